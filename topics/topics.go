@@ -1,0 +1,68 @@
+// Package topics says which topics an installation has: their names, keys, partitions and policies, as data.
+// The events they hold are in events.proto; the package eventspb is generated from it (make proto).
+//
+// Package eventlog compares these specs with a cluster and creates what is missing.
+package topics
+
+import (
+	"strconv"
+	"time"
+
+	"seenby/domain"
+)
+
+// Spec is what a topic must be.
+type Spec struct {
+	Name    domain.Topic
+	Key     string // the parts of the record key, for people
+	Holds   string // for people
+	Configs map[string]string
+}
+
+// Partition counts. More partitions would move keys, so a count is chosen once, at creation.
+const (
+	PartitionsDev  = 12
+	PartitionsProd = 48
+)
+
+// Durability that services outside dev insist on, unless --allow-undurable.
+const (
+	ReplicationMin       = 3
+	MinInsyncReplicasMin = 2
+)
+
+// Erasure on a compacted topic is complete once the segment of the old record was rolled and compacted: a day
+// for each.
+const compactedDaily = 24 * time.Hour
+
+// keptForEver: the log is the only truth, so no broker default may shorten it.
+func keptForEver(extra ...string) map[string]string {
+	return with(map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}, extra)
+}
+
+func compacted(extra ...string) map[string]string {
+	day := strconv.FormatInt(compactedDaily.Milliseconds(), 10)
+	return with(map[string]string{"cleanup.policy": "compact", "segment.ms": day, "max.compaction.lag.ms": day}, extra)
+}
+
+func with(m map[string]string, extra []string) map[string]string {
+	for i := 0; i+1 < len(extra); i += 2 {
+		m[extra[i]] = extra[i+1]
+	}
+	return m
+}
+
+// All lists every topic. A verdict stands in the partition of the same number as its view, so all topics of
+// an installation have the same number of partitions.
+var All = []Spec{
+	{domain.TopicPosts, "tenant, post", "PostPublished, PostEdited, PostDeleted, CountsImported", keptForEver()},
+	{domain.TopicAudiences, "tenant, audience, person", "AudienceMemberAdded, AudienceMemberRemoved", keptForEver()},
+	// The gate's time is the time of the append, which no client can bend.
+	{domain.TopicViews, "tenant, person", "ViewReported", keptForEver("message.timestamp.type", "LogAppendTime")},
+	// A verdict's time is its partition time, given by the gate.
+	{domain.TopicVerdicts, "tenant, person", "ViewCounted, ViewRefused", keptForEver("message.timestamp.type", "CreateTime")},
+	{domain.TopicPeople, "tenant, person", "PersonNamed, PersonErased", compacted()},
+	{domain.TopicBodies, "tenant, post, event id", "PostBodyWritten", compacted()},
+	{domain.TopicTenants, "tenant, kind, id", "TenantCreated, LimitsSet, KeyIssued, PartitionsRecorded, ...", compacted()},
+	{domain.TopicImpressions, "tenant, post", "ImpressionsChanged", compacted()},
+}
