@@ -6,6 +6,11 @@
 // log is replayed.
 package domain
 
+import (
+	"bytes"
+	"cmp"
+)
+
 // TenantID names a customer app: 1 to 63 of a-z, 0-9 and "-", starting and ending with a letter or digit.
 // It is part of every record key, every row and every query.
 type TenantID string
@@ -64,4 +69,9 @@ func (p Partition) At(nextOffset int64) Position {
 // In is the partition that the position lies in.
 func (p Position) In() Partition {
 	return Partition{Topic: p.Topic, TopicID: p.TopicID, Partition: p.Partition}
+}
+
+// ComparePartitions orders partitions by topic, id and number: the order in which everybody locks them.
+func ComparePartitions(a, b Partition) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), bytes.Compare(a.TopicID[:], b.TopicID[:]), cmp.Compare(a.Partition, b.Partition))
 }

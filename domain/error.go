@@ -68,3 +68,7 @@ func CodeOf(err error) Code {
 	}
 	return CodeInternal
 }
+
+// ErrUnknownEvent says that a record holds an event of a type this version does not know, or has no use for
+// where it stands: an older process must not skip what a newer one wrote, so the reader stops.
+var ErrUnknownEvent = Errorf(CodeMisconfigured, "an event of an unknown type: this process is older than the one that wrote it; upgrade it")

@@ -28,7 +28,7 @@ type Projection interface {
 	// Check tells why a record cannot be folded: nil, or the reason that parks it. It is pure and mirrors every
 	// constraint of the tables, so that PostgreSQL never has to refuse a row. Records with Err set are poison
 	// without being asked about. An event type that does not belong on the topic stops the projector: it
-	// returns ErrUnknownEvent.
+	// returns domain.ErrUnknownEvent.
 	Check(domain.Record) error
 	// OrderKey is the key within which events must be applied in order: what follows a parked event of the
 	// same key is parked too. Empty: the fold is commutative and only the event itself is parked.
@@ -50,10 +50,6 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
-
-// ErrUnknownEvent says that a record holds an event of a type this version does not know: an older process
-// must not skip what a newer one wrote, so the projector stops.
-var ErrUnknownEvent = domain.Errorf(domain.CodeMisconfigured, "an event of an unknown type: this process is older than the one that wrote it; upgrade it")
 
 // Shards is over how many rows the counts of one post are spread, by the partition of the event, so that the
 // projectors of a viral post do not queue on one row.

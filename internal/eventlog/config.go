@@ -1,0 +1,77 @@
+package eventlog
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+
+	"seenby/domain"
+)
+
+// Config says how to reach Kafka. Its methods give every client of an installation the same identity.
+type Config struct {
+	Brokers []string
+	Prefix  string      // before every topic, group and transactional id
+	TLS     *tls.Config // nil: plain text
+	SASL    []sasl.Mechanism
+	Logger  *slog.Logger
+
+	// Options are added to every client, e.g. a dialer in tests.
+	Options []kgo.Opt
+}
+
+const (
+	// metadataMinAge bounds how long a client waits before it asks again who leads a partition: the default of
+	// 5 s would be most of a failover.
+	metadataMinAge = 250 * time.Millisecond
+	// dialTimeout is short because an address that does not answer in it is tried again anyway.
+	dialTimeout = 5 * time.Second
+)
+
+// ClientOpts are what every client has in common.
+func (c Config) ClientOpts() []kgo.Opt {
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...),
+		kgo.ClientID("seenby"),
+		kgo.MetadataMinAge(metadataMinAge),
+		kgo.DialTimeout(dialTimeout),
+		// Keys are hashed by us, over the partition count recorded on the log: see PartitionOf.
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	}
+	if c.TLS != nil {
+		opts = append(opts, kgo.DialTLSConfig(c.TLS))
+	}
+	if len(c.SASL) > 0 {
+		opts = append(opts, kgo.SASL(c.SASL...))
+	}
+	if c.Logger != nil {
+		opts = append(opts, kgo.WithLogger(clientLogger{c.Logger}))
+	}
+	return append(opts, c.Options...)
+}
+
+// TopicName is the name of a topic in the cluster.
+func (c Config) TopicName(t domain.Topic) string { return c.Prefix + string(t) }
+
+// GroupName is the name of a consumer group in the cluster.
+func (c Config) GroupName(name string) string { return c.Prefix + name }
+
+// TransactionalID is a transactional id in the cluster.
+func (c Config) TransactionalID(name string) string { return c.Prefix + name }
+
+// clientLogger passes what the client finds worth a warning to our log, one level lower: the client warns
+// about every broken connection, and what matters of it comes back to us as an error anyway.
+type clientLogger struct{ log *slog.Logger }
+
+func (clientLogger) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+
+func (l clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	to := l.log.Debug
+	if level == kgo.LogLevelError {
+		to = l.log.Info
+	}
+	to("kafka client: "+msg, slog.Group("client", keyvals...))
+}

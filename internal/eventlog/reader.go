@@ -1,0 +1,269 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seenby/domain"
+)
+
+// Reader reads partitions from positions it is told, read-committed, with no consumer group behind it. One
+// goroutine at a time.
+type Reader struct {
+	log    *Log
+	client *kgo.Client
+	next   map[topicPartition]domain.Position // what is read next, per partition being read
+	failed error                              // data loss met while there still were records to hand out
+}
+
+// pollWait bounds how long Poll waits for a first record, so that its caller can look at other things.
+const pollWait = 250 * time.Millisecond
+
+// NewReader makes a reader of nothing; Seek gives it partitions.
+func (l *Log) NewReader() (*Reader, error) {
+	client, err := kgo.NewClient(append(l.cfg.ClientOpts(),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		// Control records move the position past the end of a transaction: without them "caught up" never comes.
+		kgo.KeepControlRecords(),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchMaxWait(pollWait),
+	)...)
+	if err != nil {
+		return nil, domain.Errorf(domain.CodeMisconfigured, "kafka settings: %v", err)
+	}
+	return &Reader{log: l, client: client, next: map[topicPartition]domain.Position{}}, nil
+}
+
+// Close ends the reader.
+func (r *Reader) Close() { r.client.Close() }
+
+// Seek reads the partitions from exactly these positions on. A position of a topic made anew, below the log's
+// start or above its end is a CodeDataLoss error, and then nothing has changed. A zero topic id is taken as
+// "the present one".
+func (r *Reader) Seek(ctx context.Context, at []domain.Position) error {
+	if err := r.log.holds(ctx, at); err != nil {
+		return err
+	}
+	r.Drop(partitionsOf(at))
+	offsets := map[string]map[int32]kgo.Offset{}
+	for _, p := range at {
+		name := r.log.cfg.TopicName(p.Topic)
+		if offsets[name] == nil {
+			offsets[name] = map[int32]kgo.Offset{}
+		}
+		offsets[name][p.Partition] = kgo.NewOffset().At(p.NextOffset)
+		r.next[topicPartition{name, p.Partition}] = p
+	}
+	r.client.AddConsumePartitions(offsets)
+	return nil
+}
+
+// Drop stops reading partitions; what was fetched of them is thrown away.
+func (r *Reader) Drop(parts []domain.Partition) {
+	drop := map[string][]int32{}
+	for _, p := range parts {
+		name := r.log.cfg.TopicName(p.Topic)
+		tp := topicPartition{name, p.Partition}
+		if _, ok := r.next[tp]; ok {
+			drop[name] = append(drop[name], p.Partition)
+			delete(r.next, tp)
+		}
+	}
+	if len(drop) > 0 {
+		r.client.RemoveConsumePartitions(drop)
+	}
+}
+
+// Poll waits a little for records and hands out at most eventsMax. An empty batch is no error. CodeDataLoss
+// means that a partition cannot be read on from where it stands; it is final.
+func (r *Reader) Poll(ctx context.Context, eventsMax int) (domain.Batch, error) {
+	if err := r.failed; err != nil {
+		return domain.Batch{}, err
+	}
+	wait, cancel := context.WithTimeout(ctx, pollWait)
+	defer cancel()
+	fetches := r.client.PollRecords(wait, eventsMax)
+	if ctx.Err() != nil {
+		return domain.Batch{}, context.Cause(ctx)
+	}
+	b := domain.Batch{Records: make([]domain.Record, 0, fetches.NumRecords())}
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		tp := topicPartition{f.Topic, f.Partition}
+		next, reading := r.next[tp]
+		if !reading {
+			return // fetched before it was dropped
+		}
+		from := next.NextOffset
+		for _, kr := range f.Records {
+			if kr.Offset < next.NextOffset {
+				continue // fetched before it was sought elsewhere
+			}
+			next.NextOffset = kr.Offset + 1
+			if !kr.Attrs.IsControl() {
+				b.Records = append(b.Records, decodeRecord(next.In(), kr))
+			}
+		}
+		if next.NextOffset > from {
+			r.next[tp] = next
+			b.Next = append(b.Next, next)
+		}
+	})
+	err := r.fetchError(fetches)
+	if err != nil && domain.CodeOf(err) == domain.CodeDataLoss {
+		r.failed = err
+		if len(b.Next) > 0 {
+			return b, nil // what came before the loss is sound
+		}
+	}
+	return b, err
+}
+
+func (r *Reader) fetchError(fetches kgo.Fetches) (err error) {
+	fetches.EachError(func(topic string, partition int32, e error) {
+		var loss *kgo.ErrDataLoss
+		switch {
+		case errors.Is(e, context.DeadlineExceeded) || errors.Is(e, context.Canceled):
+		case errors.As(e, &loss), errors.Is(e, kerr.OffsetOutOfRange), errors.Is(e, kerr.UnknownTopicID), errors.Is(e, kerr.InconsistentTopicID):
+			err = dataLoss(topic, partition, "%v", e)
+		case err == nil:
+			err = unavailable(fmt.Sprintf("read %s/%d", topic, partition), e)
+		}
+	})
+	return err
+}
+
+func decodeRecord(in domain.Partition, kr *kgo.Record) domain.Record {
+	rec := domain.Record{Partition: in, Offset: kr.Offset, Time: kr.Timestamp.UTC(), Key: kr.Key}
+	rec.Event, rec.Err = Decode(in.Topic, kr.Key, kr.Value)
+	if rec.Err != nil {
+		rec.Value = kr.Value
+	}
+	return rec
+}
+
+// holds tells whether the log holds all positions. The client would silently move an offset outside the log
+// to its nearest end, so it is asked before.
+func (l *Log) holds(ctx context.Context, at []domain.Position) error {
+	starts, ends := map[domain.Topic][]domain.Position{}, map[domain.Topic][]domain.Position{}
+	for i, p := range at {
+		if _, ok := starts[p.Topic]; !ok {
+			var err error
+			if starts[p.Topic], err = l.Starts(ctx, p.Topic); err != nil {
+				return err
+			}
+			if ends[p.Topic], err = l.Ends(ctx, p.Topic); err != nil {
+				return err
+			}
+		}
+		name := l.cfg.TopicName(p.Topic)
+		if int(p.Partition) >= len(starts[p.Topic]) {
+			return dataLoss(name, p.Partition, "the topic has only %d partitions", len(starts[p.Topic]))
+		}
+		start, end := starts[p.Topic][p.Partition], ends[p.Topic][p.Partition]
+		switch {
+		case p.TopicID == domain.TopicID{}:
+			at[i].TopicID = start.TopicID
+		case p.TopicID != start.TopicID:
+			return dataLoss(name, p.Partition, "the topic was deleted and made anew: our position is of topic id %x, the log's is %x", p.TopicID, start.TopicID)
+		}
+		if p.NextOffset < start.NextOffset {
+			return dataLoss(name, p.Partition, "our position is %d and the log starts at %d", p.NextOffset, start.NextOffset)
+		}
+		if p.NextOffset > end.NextOffset {
+			return dataLoss(name, p.Partition, "our position is %d and the log ends at %d", p.NextOffset, end.NextOffset)
+		}
+	}
+	return nil
+}
+
+func dataLoss(topic string, partition int32, format string, args ...any) error {
+	return domain.Errorf(domain.CodeDataLoss, "%s/%d: %s; nothing was skipped: restore the topic, or rebuild what reads it",
+		topic, partition, fmt.Sprintf(format, args...))
+}
+
+func partitionsOf(at []domain.Position) []domain.Partition {
+	parts := make([]domain.Partition, len(at))
+	for i, p := range at {
+		parts[i] = p.In()
+	}
+	return parts
+}
+
+// Follow reads a topic from its start for as long as ctx lives, and calls caughtUp once, when it has passed
+// the ends asked at the start. It tries again where Kafka is away. It returns ctx's cause, or the error of
+// apply, or data loss.
+func (l *Log) Follow(ctx context.Context, topic domain.Topic, apply func(domain.Batch) error, caughtUp func()) error {
+	reader, err := l.NewReader()
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	var ends []domain.Position
+	err = retry(ctx, func() error {
+		starts, err := l.Starts(ctx, topic)
+		if err != nil {
+			return err
+		}
+		if ends, err = l.Ends(ctx, topic); err != nil {
+			return err
+		}
+		return reader.Seek(ctx, starts)
+	})
+	if err != nil {
+		return err
+	}
+	caught := false
+	for {
+		if !caught && reader.passed(ends) {
+			caught = true
+			caughtUp()
+		}
+		b, err := reader.Poll(ctx, followEventsMax)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && domain.CodeOf(err) != domain.CodeUnavailable:
+			return err
+		}
+		if err := apply(b); err != nil {
+			return err
+		}
+	}
+}
+
+const followEventsMax = 10_000
+
+// passed tells whether the reader stands at or beyond all positions.
+func (r *Reader) passed(at []domain.Position) bool {
+	for _, p := range at {
+		if r.next[topicPartition{r.log.cfg.TopicName(p.Topic), p.Partition}].NextOffset < p.NextOffset {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 2 * time.Second
+)
+
+// retry calls f until it answers anything but CodeUnavailable or CodeMisconfigured (topics may yet be made).
+func retry(ctx context.Context, f func() error) error {
+	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
+		err := f()
+		if code := domain.CodeOf(err); err == nil || code != domain.CodeUnavailable && code != domain.CodeMisconfigured {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
