@@ -1,0 +1,258 @@
+package telemetry
+
+import (
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"seenby/domain"
+)
+
+// Metrics is every metric of a process. Durations are seconds, lags are events unless they say seconds.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	viewsAccepted prometheus.Counter
+	viewsRejected *prometheus.CounterVec
+
+	verdicts    *prometheus.CounterVec
+	batchViews  prometheus.Histogram
+	transaction prometheus.Histogram
+	restore     prometheus.Histogram
+	restored    prometheus.Counter
+	failures    *prometheus.CounterVec
+	paused      prometheus.Gauge
+	pausedMu    sync.Mutex
+	pausedNow   map[int32]bool // the partitions that paused counts
+
+	batchSeconds *prometheus.HistogramVec
+	events       *prometheus.CounterVec
+	retries      *prometheus.CounterVec
+
+	lagEvents      *prometheus.GaugeVec
+	lagSeconds     *prometheus.GaugeVec
+	stableDistance *prometheus.GaugeVec
+	deadLetters    *prometheus.CounterVec
+
+	requests *prometheus.HistogramVec
+
+	keeperPending    prometheus.Gauge
+	keeperReadmitted prometheus.Counter
+}
+
+// Build says what is running.
+type Build struct{ Version, Revision, Go string }
+
+// ReadBuild gives the version and the revision that the Go tool wrote into the binary.
+func ReadBuild() Build {
+	b := Build{Version: "unknown", Revision: "unknown", Go: "unknown"}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	b.Go = info.GoVersion
+	if info.Main.Version != "" {
+		b.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			b.Revision = s.Value
+		}
+	}
+	return b
+}
+
+// Bucket bounds: a Kafka transaction takes 3 to 4 ms and times out at 6 s; a restore reads up to 25 h of
+// verdicts at half a million a second or more; a request waits 30 s at the most.
+var (
+	transactionBuckets = []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 6}
+	restoreBuckets     = []float64{.05, .1, .5, 1, 5, 10, 30, 60, 300}
+	batchBuckets       = []float64{1, 10, 50, 100, 500, 1000, 2000, 5000, 10_000, 50_000}
+	requestBuckets     = []float64{.001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 5, 10, 30}
+)
+
+// NewMetrics makes the metrics in a registry of their own, with those of Go and of the process.
+func NewMetrics(build Build) *Metrics {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m := &Metrics{
+		registry: r, pausedNow: map[int32]bool{},
+
+		viewsAccepted: counter(r, "seenby_views_accepted_total", "Views that stand in the log and were answered with 202."),
+		viewsRejected: counters(r, "seenby_views_rejected_total", "Views that the api did not append, by code.", "code"),
+
+		verdicts:    counters(r, "seenby_verdicts_total", "Verdicts whose transaction was committed, by reason; counted: an impression.", "reason"),
+		batchViews:  histogram(r, "seenby_gate_batch_views", "Views judged in one Kafka transaction.", batchBuckets),
+		transaction: histogram(r, "seenby_gate_transaction_seconds", "Time of one Kafka transaction of the gate, from its begin to its answered commit.", transactionBuckets),
+		restore:     histogram(r, "seenby_gate_restore_seconds", "Time in which the gate restored its memory of one partition.", restoreBuckets),
+		restored:    counter(r, "seenby_gate_restored_verdicts_total", "Verdicts read to restore memories."),
+		failures:    counters(r, "seenby_gate_failures_total", "Sessions of a partition that ended in an error and were opened anew or stopped, by code.", "code"),
+		paused:      gauge(r, "seenby_gate_paused_partitions", "Partitions of views that the gate holds and does not judge at present, because a look-up fails."),
+
+		lagEvents: gauges(r, "seenby_projection_lag_events",
+			"Events between a projection's position and the end of the log, for partitions that this process projects.", "projection", "topic", "partition"),
+		lagSeconds: gauges(r, "seenby_projection_lag_seconds", "How long ago a projection's as_of is.", "projection"),
+		stableDistance: gauges(r, "seenby_log_stable_offset_distance_events",
+			"High watermark minus last stable offset: what an open transaction holds back from every reader.", "topic", "partition"),
+		batchSeconds: histograms(r, "seenby_projection_batch_seconds", "Time of one PostgreSQL transaction of a projector.", transactionBuckets, "projection"),
+		events:       counters(r, "seenby_projection_events_total", "Events that a projection passed for good: applied, parked or repeated.", "projection"),
+		retries:      counters(r, "seenby_projection_retries_total", "Batches that failed and were tried again.", "projection"),
+		deadLetters:  counters(r, "seenby_dead_letters_parked_total", "Events parked because they, or one before them with their key, could not be applied.", "projection"),
+
+		requests: histograms(r, "seenby_http_request_duration_seconds", "HTTP requests by method, route pattern and class of status.", requestBuckets, "method", "route", "status"),
+
+		keeperPending:    gauge(r, "seenby_keeper_pending_views", "Undecided views that wait to be appended again."),
+		keeperReadmitted: counter(r, "seenby_keeper_readmitted_views_total", "Undecided views that the keeper appended again."),
+	}
+	info := gauges(r, "seenby_build_info", "Always 1; the labels say what is running.", "version", "revision", "go")
+	info.WithLabelValues(build.Version, build.Revision, build.Go).Set(1)
+
+	// A rate over a counter that first shows at 1 misses that 1, so the known ones begin at 0.
+	m.verdicts.WithLabelValues(reasonLabel(domain.ReasonNone))
+	for _, reason := range domain.Reasons {
+		m.verdicts.WithLabelValues(reasonLabel(reason))
+	}
+	for _, code := range []domain.Code{domain.CodeInvalid, domain.CodeTooLarge, domain.CodeUnavailable} {
+		m.viewsRejected.WithLabelValues(string(code))
+	}
+	return m
+}
+
+// Registry takes the metrics of libraries; only cmd uses it.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
+
+// Handler's bounds: a scrape costs a pass over every metric.
+const (
+	scrapesMax    = 4
+	scrapeTimeout = 10 * time.Second
+)
+
+// Handler answers /metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesMax, Timeout: scrapeTimeout})
+}
+
+// ViewsAccepted counts views that were answered with 202.
+func (m *Metrics) ViewsAccepted(views int) { m.viewsAccepted.Add(float64(views)) }
+
+// ViewsRejected counts views that were not appended.
+func (m *Metrics) ViewsRejected(code domain.Code, views int) {
+	m.viewsRejected.WithLabelValues(string(code)).Add(float64(views))
+}
+
+// Verdicts counts verdicts of one reason, ReasonNone for counted ones. To be called after the commit.
+func (m *Metrics) Verdicts(reason domain.Reason, verdicts int) {
+	m.verdicts.WithLabelValues(reasonLabel(reason)).Add(float64(verdicts))
+}
+
+func reasonLabel(reason domain.Reason) string {
+	if reason == domain.ReasonNone {
+		return "counted"
+	}
+	return string(reason)
+}
+
+// GateBatch observes a committed batch: its views and the time of its transaction.
+func (m *Metrics) GateBatch(views int, transaction time.Duration) {
+	m.batchViews.Observe(float64(views))
+	m.transaction.Observe(transaction.Seconds())
+}
+
+// GateRestored observes the opening of a partition: the verdicts read and the time it took.
+func (m *Metrics) GateRestored(_ int32, verdicts int64, took time.Duration) {
+	m.restored.Add(float64(verdicts))
+	m.restore.Observe(took.Seconds())
+}
+
+// GatePaused says that the gate holds a partition and does not judge it, or no longer. Repeats are harmless.
+func (m *Metrics) GatePaused(partition int32, paused bool) {
+	m.pausedMu.Lock()
+	defer m.pausedMu.Unlock()
+	if paused {
+		m.pausedNow[partition] = true
+	} else {
+		delete(m.pausedNow, partition)
+	}
+	m.paused.Set(float64(len(m.pausedNow)))
+}
+
+// GateFailed counts a session of a partition that ended in an error.
+func (m *Metrics) GateFailed(_ int32, code domain.Code) {
+	m.failures.WithLabelValues(string(code)).Inc()
+}
+
+// ProjectionBatch observes a committed batch of a projection: the events read, the ones of them that were
+// parked, and the time of its transaction.
+func (m *Metrics) ProjectionBatch(projection string, read, parked int, took time.Duration) {
+	m.events.WithLabelValues(projection).Add(float64(read))
+	m.deadLetters.WithLabelValues(projection).Add(float64(parked))
+	m.batchSeconds.WithLabelValues(projection).Observe(took.Seconds())
+}
+
+// ProjectionRetry counts a batch that is tried again.
+func (m *Metrics) ProjectionRetry(projection string) { m.retries.WithLabelValues(projection).Inc() }
+
+// ProjectionLagEvents sets how far a projection is behind in one partition.
+func (m *Metrics) ProjectionLagEvents(projection string, topic domain.Topic, partition int32, events int64) {
+	m.lagEvents.WithLabelValues(projection, string(topic), number(partition)).Set(float64(events))
+}
+
+// ForgetProjectionLag drops a partition that this process no longer projects: its last lag would stand for
+// ever, beside that of the new owner.
+func (m *Metrics) ForgetProjectionLag(projection string, topic domain.Topic, partition int32) {
+	m.lagEvents.DeleteLabelValues(projection, string(topic), number(partition))
+}
+
+// ProjectionLag sets how long ago a projection's as_of is.
+func (m *Metrics) ProjectionLag(projection string, lag time.Duration) {
+	m.lagSeconds.WithLabelValues(projection).Set(lag.Seconds())
+}
+
+// StableOffsetDistance sets high watermark minus last stable offset of a partition.
+func (m *Metrics) StableOffsetDistance(topic domain.Topic, partition int32, events int64) {
+	m.stableDistance.WithLabelValues(string(topic), number(partition)).Set(float64(events))
+}
+
+// ForgetStableOffsetDistance drops a partition that this process no longer asks about.
+func (m *Metrics) ForgetStableOffsetDistance(topic domain.Topic, partition int32) {
+	m.stableDistance.DeleteLabelValues(string(topic), number(partition))
+}
+
+// Request observes an HTTP request. Route is the pattern that matched, e.g. /v1/posts/{id}, never the path;
+// empty where none did.
+func (m *Metrics) Request(method, route string, status int, took time.Duration) {
+	if route == "" {
+		route = "unmatched"
+	}
+	m.requests.WithLabelValues(methodLabel(method), route, statusClass(status)).Observe(took.Seconds())
+}
+
+// methodLabel folds methods that a client made up into one.
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
+
+func statusClass(status int) string {
+	if status < 100 || status > 599 {
+		return "other"
+	}
+	return strconv.Itoa(status/100) + "xx"
+}
+
+// KeeperPending sets how many undecided views wait.
+func (m *Metrics) KeeperPending(views int) { m.keeperPending.Set(float64(views)) }
+
+// KeeperReadmitted counts views that were appended again.
+func (m *Metrics) KeeperReadmitted(views int) { m.keeperReadmitted.Add(float64(views)) }
+
+func number(partition int32) string { return strconv.Itoa(int(partition)) }
