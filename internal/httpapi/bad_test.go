@@ -1,0 +1,153 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"seenby/domain"
+	"seenby/internal/tenancy"
+)
+
+func TestBadInput(t *testing.T) {
+	const view = `{"id":"01939a2b-7c3d-7e4f-8a5b-6c7d8e9f0a1b","post":"p","viewer":"v"}`
+	big := strings.Repeat("x", requestBytesMax)
+	foreign := tenancy.SealPositions(other.Key, []domain.Position{{Topic: domain.TopicPosts}})
+	anew := tenancy.SealPositions(acme.Key, []domain.Position{{Topic: domain.TopicPosts, TopicID: domain.TopicID{0xff}, NextOffset: 1}})
+	for _, c := range []struct {
+		name, method, path, body string
+		header                   [2]string
+		status                   int
+		code, field              string
+	}{
+		{"no key", "GET", "/v1/posts/p", "", [2]string{"Authorization", ""}, 401, "unauthorized", ""},
+		{"wrong scheme", "GET", "/v1/posts/p", "", [2]string{"Authorization", "Basic " + acmeKey}, 401, "unauthorized", ""},
+		{"unknown key", "GET", "/v1/posts/p", "", [2]string{"Authorization", "Bearer nobody"}, 401, "unauthorized", ""},
+		{"no such path", "GET", "/v2", "", [2]string{}, 404, "not_found", ""},
+		{"no id", "PUT", "/v1/posts/", `{"author":"a"}`, [2]string{}, 404, "not_found", ""},
+		{"method", "DELETE", "/v1/views", "", [2]string{}, 405, "method_not_allowed", ""},
+
+		{"post: empty body", "PUT", "/v1/posts/p", "", [2]string{}, 400, "malformed", "body"},
+		{"post: no JSON", "PUT", "/v1/posts/p", "{", [2]string{}, 400, "malformed", "body"},
+		{"post: trailing", "PUT", "/v1/posts/p", `{"author":"a"} x`, [2]string{}, 400, "malformed", "body"},
+		{"post: array", "PUT", "/v1/posts/p", "[]", [2]string{}, 422, "invalid", "body"},
+		{"post: unknown field", "PUT", "/v1/posts/p", `{"author":"a","colour":1}`, [2]string{}, 422, "invalid", "colour"},
+		{"post: repeated field", "PUT", "/v1/posts/p", `{"author":"a","author":"b"}`, [2]string{}, 422, "invalid", "author"},
+		{"post: no author", "PUT", "/v1/posts/p", `{}`, [2]string{}, 422, "invalid", "author"},
+		{"post: author type", "PUT", "/v1/posts/p", `{"author":7}`, [2]string{}, 422, "invalid", "author"},
+		{"post: author long", "PUT", "/v1/posts/p", `{"author":"` + strings.Repeat("a", 256) + `"}`, [2]string{}, 422, "invalid", "author"},
+		{"post: author control", "PUT", "/v1/posts/p", `{"author":"a\u0000"}`, [2]string{}, 422, "invalid", "author"},
+		{"post: audience", "PUT", "/v1/posts/p", `{"author":"a","audience":"author"}`, [2]string{}, 422, "invalid", "audience"},
+		{"post: body type", "PUT", "/v1/posts/p", `{"author":"a","body":{}}`, [2]string{}, 422, "invalid", "body"},
+		{"post: body NUL", "PUT", "/v1/posts/p", `{"author":"a","body":"\u0000"}`, [2]string{}, 422, "invalid", "body"},
+		{"post: body long", "PUT", "/v1/posts/p", `{"author":"a","body":"` + strings.Repeat("a", domain.BodyBytesMax+1) + `"}`, [2]string{}, 422, "invalid", "body"},
+		{"post: time", "PUT", "/v1/posts/p", `{"author":"a","published_at":"today"}`, [2]string{}, 422, "invalid", "published_at"},
+		{"post: year 0001", "PUT", "/v1/posts/p", `{"author":"a","published_at":"0001-01-01T00:00:00Z"}`, [2]string{}, 422, "invalid", "published_at"},
+		{"post: year 3000", "PUT", "/v1/posts/p", `{"author":"a","published_at":"3000-01-01T00:00:00Z"}`, [2]string{}, 422, "invalid", "published_at"},
+		{"post: too large", "PUT", "/v1/posts/p", `{"author":"a","body":"` + big, [2]string{}, 413, "too_large", "body"},
+		{"post: id long", "PUT", "/v1/posts/" + strings.Repeat("a", 256), `{"author":"a"}`, [2]string{}, 422, "invalid", "id"},
+		{"post: id control", "PUT", "/v1/posts/%00", `{"author":"a"}`, [2]string{}, 422, "invalid", "id"},
+		{"post: id no UTF-8", "PUT", "/v1/posts/%ff", `{"author":"a"}`, [2]string{}, 422, "invalid", "id"},
+		{"post: If-Match", "PUT", "/v1/posts/p", `{"author":"a"}`, [2]string{"If-Match", "3"}, 422, "invalid", "If-Match"},
+		{"post: If-Match 0", "PUT", "/v1/posts/p", `{"author":"a"}`, [2]string{"If-Match", `"0"`}, 422, "invalid", "If-Match"},
+		{"post: If-Match *", "PUT", "/v1/posts/p", `{"author":"a"}`, [2]string{"If-Match", `*`}, 422, "invalid", "If-Match"},
+		{"post: If-None-Match", "PUT", "/v1/posts/p", `{"author":"a"}`, [2]string{"If-None-Match", `"3"`}, 422, "invalid", "If-None-Match"},
+		{"new post: unknown field", "POST", "/v1/posts", `{"author":"a","id":"p"}`, [2]string{}, 422, "invalid", "id"},
+
+		{"views: empty", "POST", "/v1/views", "", [2]string{}, 400, "malformed", "body"},
+		{"views: no JSON", "POST", "/v1/views", `{"views":[` + view, [2]string{}, 400, "malformed", "body"},
+		{"views: trailing", "POST", "/v1/views", `{"views":[` + view + `]}]`, [2]string{}, 400, "malformed", "body"},
+		{"views: array", "POST", "/v1/views", `[` + view + `]`, [2]string{}, 422, "invalid", "body"},
+		{"views: none", "POST", "/v1/views", `{}`, [2]string{}, 422, "invalid", "views"},
+		{"views: null", "POST", "/v1/views", `{"views":null}`, [2]string{}, 422, "invalid", "views"},
+		{"views: no array", "POST", "/v1/views", `{"views":{}}`, [2]string{}, 422, "invalid", "views"},
+		{"views: zero", "POST", "/v1/views", `{"views":[]}`, [2]string{}, 422, "invalid", "views"},
+		{"views: many", "POST", "/v1/views", `{"views":[` + strings.Repeat(view+",", 1000) + view + `]}`, [2]string{}, 422, "invalid", "views"},
+		{"views: sent_at", "POST", "/v1/views", `{"sent_at":1,"views":[` + view + `]}`, [2]string{}, 422, "invalid", "sent_at"},
+		{"views: sent_at form", "POST", "/v1/views", `{"sent_at":"now","views":[` + view + `]}`, [2]string{}, 422, "invalid", "sent_at"},
+		{"views: none acceptable", "POST", "/v1/views", `{"views":[{}]}`, [2]string{}, 422, "invalid", "views"},
+		{"views: too large", "POST", "/v1/views", `{"views":["` + big, [2]string{}, 413, "too_large", "body"},
+
+		{"get: unknown", "GET", "/v1/posts/p", "", [2]string{}, 404, "not_found", ""},
+		{"get: id long", "GET", "/v1/posts/" + strings.Repeat("%61", 256), "", [2]string{}, 422, "invalid", "id"},
+		{"get: token", "GET", "/v1/posts/p", "", [2]string{"Seenby-Wait-For", "xyz"}, 422, "invalid", "Seenby-Wait-For"},
+		{"get: foreign token", "GET", "/v1/posts/p", "", [2]string{"Seenby-Wait-For", foreign}, 422, "invalid", "Seenby-Wait-For"},
+		{"get: token of a topic made anew", "GET", "/v1/posts/p", "", [2]string{"Seenby-Wait-For", anew}, 422, "invalid", "Seenby-Wait-For"},
+		{"get: tokens", "GET", "/v1/posts/p", "", [2]string{"Seenby-Wait-For", strings.Repeat("x,", 16)}, 422, "invalid", "Seenby-Wait-For"},
+		{"get: prefer", "GET", "/v1/posts/p", "", [2]string{"Prefer", "wait=soon"}, 422, "invalid", "Prefer"},
+		{"get: prefer negative", "GET", "/v1/posts/p", "", [2]string{"Prefer", "wait=-1"}, 422, "invalid", "Prefer"},
+		{"get: prefer long", "GET", "/v1/counts?post=a", "", [2]string{"Prefer", "respond-async, wait=31"}, 422, "invalid", "Prefer"},
+		{"counts: none", "GET", "/v1/counts", "", [2]string{}, 422, "invalid", "post"},
+		{"counts: empty", "GET", "/v1/counts?post=", "", [2]string{}, 422, "invalid", "post"},
+		{"counts: long", "GET", "/v1/counts?post=" + strings.Repeat("a", 256), "", [2]string{}, 422, "invalid", "post"},
+		{"counts: many", "GET", "/v1/counts?post=a" + strings.Repeat("&post=a", 100), "", [2]string{}, 422, "invalid", "post"},
+		{"viewers: unknown", "GET", "/v1/posts/p/viewers", "", [2]string{}, 404, "not_found", ""},
+		{"viewers: limit", "GET", "/v1/posts/p/viewers?limit=many", "", [2]string{}, 422, "invalid", "limit"},
+		{"viewers: limit 0", "GET", "/v1/posts/p/viewers?limit=0", "", [2]string{}, 422, "invalid", "limit"},
+		{"viewers: limit 201", "GET", "/v1/posts/p/viewers?limit=201", "", [2]string{}, 422, "invalid", "limit"},
+		{"viewers: cursor", "GET", "/v1/posts/p/viewers?cursor=abc", "", [2]string{}, 422, "invalid", "cursor"},
+		{"viewers: foreign cursor", "GET", "/v1/posts/p/viewers?cursor=" + tenancy.Seal(acme.Key, tenancy.KindCursor, make([]byte, cursorBytes)), "", [2]string{}, 422, "invalid", "cursor"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld()
+			rec := do(w.api(t, Config{}), c.method, c.path, c.body, c.header[0], c.header[1])
+			p := wantProblem(t, rec, c.status, c.code)
+			if p.Field != c.field {
+				t.Errorf("field %q, want %q (%s)", p.Field, c.field, p.Detail)
+			}
+			if len(w.log) > 0 {
+				t.Errorf("appended %v", w.log)
+			}
+			switch c.status {
+			case 401:
+				if rec.Header().Get("WWW-Authenticate") == "" {
+					t.Error("401 without WWW-Authenticate")
+				}
+			case 405:
+				if got := rec.Header().Get("Allow"); got != "POST" {
+					t.Errorf("Allow: %q", got)
+				}
+			}
+		})
+	}
+}
+
+// wantProblem checks the form of every error.
+func wantProblem(t *testing.T, rec *httptest.ResponseRecorder, status int, code string) Problem {
+	t.Helper()
+	var p Problem
+	dec := json.NewDecoder(rec.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		t.Fatalf("status %d, no problem: %v", rec.Code, err)
+	}
+	if rec.Code != status || p.Status != status || p.Code != code || p.Title != http.StatusText(status) || p.Detail == "" {
+		t.Fatalf("got status %d, %+v; want %d %s", rec.Code, p, status, code)
+	}
+	if got := rec.Header().Get("Content-Type"); got != "application/problem+json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	if status == http.StatusServiceUnavailable && rec.Header().Get("Retry-After") == "" {
+		t.Error("503 without Retry-After")
+	}
+	return p
+}
+
+func TestLimitsAreInclusive(t *testing.T) {
+	w := newWorld()
+	h := w.api(t, Config{})
+	id := strings.Repeat("a", 255)
+	if rec := do(h, "PUT", "/v1/posts/"+id, `{"author":"`+id+`","body":"`+strings.Repeat("b", domain.BodyBytesMax)+`"}`); rec.Code != 201 {
+		t.Errorf("ids of 255 bytes: %d %s", rec.Code, rec.Body)
+	}
+	prefix, suffix := `{"views":[{"viewer":"v","post":"p","id":"01939a2b-7c3d-7e4f-8a5b-6c7d8e9f0a1b"}],"pad":"`, `"}`
+	pad := strings.Repeat("x", requestBytesMax-len(prefix)-len(suffix))
+	if rec := do(h, "POST", "/v1/views", prefix+pad+suffix); rec.Code != 202 {
+		t.Errorf("a body of exactly 1 MiB: %d %s", rec.Code, rec.Body)
+	}
+	if rec := do(h, "POST", "/v1/views", prefix+pad+"x"+suffix); rec.Code != 413 {
+		t.Errorf("a body of a byte more: %d", rec.Code)
+	}
+}

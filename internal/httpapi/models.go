@@ -1,0 +1,77 @@
+package httpapi
+
+import (
+	"context"
+	"time"
+
+	"seenby/domain"
+	"seenby/projections"
+	"seenby/projections/impressions"
+	"seenby/projections/people"
+	"seenby/projections/posts"
+	"seenby/projections/uniqueviews"
+)
+
+// models reads the read models, one snapshot per answer. It stands between the handlers and the SQL so that
+// handlers are tested without a database.
+type models interface {
+	read(ctx context.Context, answer func(ctx context.Context, r reader) error) error
+}
+
+// reader reads within one snapshot.
+type reader interface {
+	posts(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error)
+	outcome(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error)
+	impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
+	uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
+	viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error)
+	names(ctx context.Context, tenant domain.TenantID, people []domain.PersonKey) (map[domain.PersonKey]string, error)
+	asOf(ctx context.Context, projections ...string) (time.Time, error)
+}
+
+// stored is models over PostgreSQL.
+type stored struct{ models ReadModels }
+
+func (s stored) read(ctx context.Context, answer func(ctx context.Context, r reader) error) error {
+	return s.models.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
+		return answer(ctx, storedReader{q})
+	})
+}
+
+type storedReader struct{ q projections.Querier }
+
+func (r storedReader) posts(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error) {
+	return posts.Read(ctx, r.q, keys)
+}
+
+func (r storedReader) outcome(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error) {
+	return posts.OutcomeOf(ctx, r.q, key, id)
+}
+
+func (r storedReader) impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
+	counts, err := impressions.Counts(ctx, r.q, keys)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[domain.PostKey]int64, len(counts))
+	for key, c := range counts {
+		out[key] = c.Impressions
+	}
+	return out, nil
+}
+
+func (r storedReader) uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
+	return uniqueviews.Counts(ctx, r.q, keys)
+}
+
+func (r storedReader) viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error) {
+	return uniqueviews.Viewers(ctx, r.q, key, after, limit)
+}
+
+func (r storedReader) names(ctx context.Context, tenant domain.TenantID, of []domain.PersonKey) (map[domain.PersonKey]string, error) {
+	return people.Names(ctx, r.q, tenant, of)
+}
+
+func (r storedReader) asOf(ctx context.Context, names ...string) (time.Time, error) {
+	return projections.AsOf(ctx, r.q, names...)
+}

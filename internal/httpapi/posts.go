@@ -1,0 +1,225 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"seenby/domain"
+	"seenby/internal/tenancy"
+)
+
+// PostAccepted is the answer to a post write that stands in the log while its outcome could not be read back.
+type PostAccepted struct {
+	_      struct{} `json:"-" additionalProperties:"true"`
+	ID     string   `json:"id"`
+	Status string   `json:"status" enum:"accepted"`
+	Detail string   `json:"detail"`
+}
+
+type postWritten struct {
+	Status      int
+	ContentType string `header:"Content-Type" hidden:"true"`
+	Position    string `header:"Seenby-Position" doc:"Covers all that the write appended; send it as Seenby-Wait-For."`
+	ETag        string `header:"ETag" doc:"The post's version; absent on 202."`
+	Location    string `header:"Location" doc:"The post's path, where it was created."`
+	Body        []byte
+}
+
+var postWriteHeaders = map[string]string{
+	headerPosition: "Covers all that the write appended; send it as Seenby-Wait-For.",
+	"ETag":         "The post's version; absent on 202.",
+	"Location":     "The post's path, where it was created.",
+}
+
+func (s *server) putPostOperation(api huma.API) huma.Operation {
+	return huma.Operation{
+		OperationID: "put-post", Method: http.MethodPut, Path: "/v1/posts/{id}", Summary: "Create or replace a post",
+		Description: "Repeatable: an equal post keeps its version. The log decides between writers; without If-Match the last one wins. 202: the write stands in the log, its outcome could not be read back in time.",
+		RequestBody: jsonBody[PostInput](api),
+		Responses:   answers(api, map[int]any{http.StatusOK: Post{}, http.StatusCreated: Post{}, http.StatusAccepted: PostAccepted{}}, postWriteHeaders),
+		Errors:      []int{http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge},
+	}
+}
+
+func (s *server) newPostOperation(api huma.API) huma.Operation {
+	return huma.Operation{
+		OperationID: "new-post", Method: http.MethodPost, Path: "/v1/posts", Summary: "Create a post under an id made here",
+		DefaultStatus: http.StatusCreated,
+		Description:   "A repeat creates another post: use PUT where repeats must be safe.",
+		RequestBody:   jsonBody[PostInput](api),
+		Responses:     answers(api, map[int]any{http.StatusCreated: Post{}, http.StatusAccepted: PostAccepted{}}, postWriteHeaders),
+		Errors:        []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge},
+	}
+}
+
+func (s *server) putPost(ctx context.Context, in *struct {
+	ID          string `path:"id" minLength:"1" maxLength:"255"`
+	IfMatch     string `header:"If-Match" doc:"An ETag: write only if this version stands, else 412."`
+	IfNoneMatch string `header:"If-None-Match" doc:"*: write only if there is no such post, else 412."`
+	RawBody     []byte
+}) (*postWritten, error) {
+	if err := domain.CheckID("id", in.ID); err != nil {
+		return nil, err
+	}
+	basedOn, err := basedOnVersion(in.IfMatch, in.IfNoneMatch)
+	if err != nil {
+		return nil, err
+	}
+	post, err := parsePost(in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	return s.writePost(ctx, domain.PostID(in.ID), post, basedOn)
+}
+
+func (s *server) newPost(ctx context.Context, in *struct{ RawBody []byte }) (*postWritten, error) {
+	post, err := parsePost(in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	return s.writePost(ctx, domain.PostID(uuid.UUID(s.deps.NewID()).String()), post, nil)
+}
+
+// basedOnVersion reads the version that a write is based on: nil for none, 0 for "there must be no post".
+func basedOnVersion(ifMatch, ifNoneMatch string) (*int64, error) {
+	switch {
+	case ifMatch != "" && ifNoneMatch != "":
+		return nil, domain.Invalid("If-None-Match", "cannot stand beside If-Match")
+	case ifNoneMatch == "*":
+		return new(int64), nil
+	case ifNoneMatch != "":
+		return nil, domain.Invalid("If-None-Match", "must be *")
+	case ifMatch == "":
+		return nil, nil
+	}
+	digits, opened := strings.CutPrefix(ifMatch, `"`)
+	digits, closed := strings.CutSuffix(digits, `"`)
+	version, err := strconv.ParseInt(digits, 10, 64)
+	if !opened || !closed || err != nil || version < 1 {
+		return nil, domain.Invalid("If-Match", `must be one ETag of this post, e.g. "3"`)
+	}
+	return &version, nil
+}
+
+// writePost appends a post and waits for its outcome.
+func (s *server) writePost(ctx context.Context, id domain.PostID, in postInput, basedOn *int64) (*postWritten, error) {
+	tenant := tenantOf(ctx)
+	event := domain.PostPublished{
+		PostRef: domain.PostKey{Tenant: tenant.ID, Post: id}, EventID: domain.EventID(s.deps.NewID()),
+		Audience: in.audience, PublishedAt: in.publishedAt, BasedOnVersion: basedOn,
+	}
+	positions, err := s.appendPost(ctx, tenant, event, in)
+	if err != nil {
+		return nil, err
+	}
+	token := tenancy.SealPositions(tenant.Key, positions)
+	out, err := s.outcome(ctx, event, positions)
+	if err != nil {
+		p := s.problemOf(ctx, err)
+		if p.Status >= http.StatusInternalServerError {
+			// It stands in the log: whatever failed, failed in reading it back.
+			out, err = accepted(id)
+			if err != nil {
+				return nil, err
+			}
+			out.Position = token
+			return out, nil
+		}
+		return nil, p.with(headerPosition, token)
+	}
+	out.Position = token
+	return out, nil
+}
+
+// appendPost appends the text and the author's name before the event that names them: breaking off in between
+// then leaves a text that nothing names, and never a post whose text is missing.
+func (s *server) appendPost(ctx context.Context, tenant tenancy.TenantHandle, event domain.PostPublished, in postInput) ([]domain.Position, error) {
+	ctx, cancel := s.appending(ctx)
+	defer cancel()
+	meeting := meeting{known: s.people, tenant: tenant}
+	author, named := meeting.person(in.author)
+	event.Author = author
+	var first []domain.Event
+	if named != nil {
+		first = append(first, *named)
+	}
+	if in.body != "" {
+		event.Body = domain.NewDigest(tenant.Key, in.body)
+		first = append(first, domain.PostBodyWritten{PostRef: event.PostRef, EventID: event.EventID, Text: in.body})
+	}
+	before, err := s.append(ctx, first)
+	if err != nil {
+		return nil, err
+	}
+	meeting.acknowledged()
+	positions, err := s.append(ctx, []domain.Event{event})
+	return append(before, positions...), err
+}
+
+// outcome waits until the post's event is folded and answers by what became of it.
+func (s *server) outcome(ctx context.Context, event domain.PostPublished, positions []domain.Position) (*postWritten, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ApplyTimeout)
+	defer cancel()
+	if err := s.waits.until(ctx, readsOfPost.passed(positions)); err != nil {
+		return nil, err
+	}
+	var became domain.Outcome
+	var post *postOutput
+	err := s.models.read(ctx, func(ctx context.Context, r reader) error {
+		var found bool
+		var err error
+		became, found, err = r.outcome(ctx, event.PostRef, event.EventID)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return domain.Errorf(domain.CodeNotYetApplied, "the outcome of event %s is not known; it may be a dead letter", uuid.UUID(event.EventID))
+		case became.Void():
+			return nil
+		}
+		post, err = readPost(ctx, r, event.PostRef)
+		return err
+	})
+	switch {
+	case domain.CodeOf(err) == domain.CodeNotFound:
+		return nil, errGone // deleted since
+	case err != nil:
+		return nil, err
+	case became.Kind == domain.OutcomeVoidGone:
+		return nil, errGone
+	case became.Void():
+		return nil, newProblem(codePrecondition, "", "Another version of the post stands, or none. Read it and decide again.")
+	}
+	body, err := json.Marshal(post.Body)
+	if err != nil {
+		return nil, fmt.Errorf("encode post: %w", err)
+	}
+	out := &postWritten{Status: http.StatusOK, ContentType: "application/json", ETag: post.ETag, Body: body}
+	if became.Kind == domain.OutcomeCreated {
+		out.Status, out.Location = http.StatusCreated, postPath(event.PostRef.Post)
+	}
+	return out, nil
+}
+
+var errGone = domain.Errorf(codeGone, "The post was deleted; its id is never used again.")
+
+func accepted(id domain.PostID) (*postWritten, error) {
+	body, err := json.Marshal(PostAccepted{
+		ID: string(id), Status: "accepted",
+		Detail: "The write stands in the log and will be applied. Its outcome could not be read back in time: read the post with Seenby-Wait-For.",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return &postWritten{Status: http.StatusAccepted, ContentType: "application/json", Location: postPath(id), Body: body}, nil
+}
+
+func postPath(id domain.PostID) string { return "/v1/posts/" + url.PathEscape(string(id)) }

@@ -1,0 +1,294 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"seenby/domain"
+	"seenby/internal/tenancy"
+	"seenby/projections"
+	"seenby/projections/posts"
+	"seenby/projections/uniqueviews"
+)
+
+var (
+	acme  = tenancy.TenantHandle{ID: "acme", Key: domain.TenantKey{1}, KeyID: "one"}
+	other = tenancy.TenantHandle{ID: "other", Key: domain.TenantKey{2}, KeyID: "two"}
+	noon  = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+)
+
+const (
+	acmeKey  = "acme-key"
+	otherKey = "other-key"
+)
+
+// world is a log, the tenants and the read models in memory: what is appended is projected at once, unless it is
+// held. Every topic has one partition, and every post view counts.
+type world struct {
+	mu          sync.Mutex
+	log         []domain.Event
+	appends     [][]domain.Event
+	ends        map[domain.Topic]int64
+	held        map[string]bool // projections that stand still
+	reached     map[string]map[domain.Topic]int64
+	state       map[domain.PostKey]*posts.View
+	texts       map[domain.EventID]string
+	outcomes    map[domain.EventID]domain.Outcome
+	names       map[domain.PersonRef]string
+	views       map[domain.PostKey][]uniqueviews.Viewer
+	impressions map[domain.PostKey]int64
+	asOfTime    time.Time
+	topicIDs    map[domain.Topic]domain.TopicID
+
+	appendErr func(events []domain.Event) error
+	modelsErr error
+	forgetful bool // outcomes are not known
+	looks     int  // calls of Positions
+	ids       byte
+}
+
+func newWorld() *world {
+	return &world{
+		ends: map[domain.Topic]int64{}, held: map[string]bool{}, reached: map[string]map[domain.Topic]int64{},
+		state: map[domain.PostKey]*posts.View{}, texts: map[domain.EventID]string{}, outcomes: map[domain.EventID]domain.Outcome{},
+		names: map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]int64{},
+		asOfTime: noon, topicIDs: map[domain.Topic]domain.TopicID{},
+	}
+}
+
+func topicOf(e domain.Event) domain.Topic {
+	switch e.(type) {
+	case domain.PostPublished:
+		return domain.TopicPosts
+	case domain.PostBodyWritten:
+		return domain.TopicBodies
+	case domain.PersonNamed:
+		return domain.TopicPeople
+	case domain.ViewReported:
+		return domain.TopicViews
+	}
+	panic("an event that the api does not append: " + e.EventType())
+}
+
+func (w *world) topicID(t domain.Topic) domain.TopicID {
+	if id, ok := w.topicIDs[t]; ok {
+		return id
+	}
+	return domain.TopicID{byte(len(t)), t[0]}
+}
+
+func (w *world) Append(ctx context.Context, events ...domain.Event) ([]domain.Position, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.appendErr != nil {
+		if err := w.appendErr(events); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	w.appends = append(w.appends, events)
+	touched := map[domain.Topic]bool{}
+	for _, e := range events {
+		w.log = append(w.log, e)
+		w.ends[topicOf(e)]++
+		touched[topicOf(e)] = true
+		w.fold(e)
+	}
+	w.project()
+	var positions []domain.Position
+	for t := range touched {
+		positions = append(positions, domain.Position{Topic: t, TopicID: w.topicID(t), NextOffset: w.ends[t]})
+	}
+	return positions, nil
+}
+
+func (w *world) fold(e domain.Event) {
+	switch e := e.(type) {
+	case domain.PostBodyWritten:
+		w.texts[e.EventID] = e.Text
+	case domain.PersonNamed:
+		w.names[e.Ref] = e.ID
+	case domain.PostPublished:
+		v := w.state[e.PostRef]
+		if v == nil {
+			v = &posts.View{}
+			w.state[e.PostRef] = v
+		}
+		w.outcomes[e.EventID] = v.Apply(e, noon)
+		v.Text = w.texts[v.BodyEvent]
+	case domain.ViewReported:
+		key := domain.PostKey{Tenant: e.Viewer.Tenant, Post: e.Post}
+		w.impressions[key]++
+		w.views[key] = append(w.views[key], uniqueviews.Viewer{Person: e.Viewer.Person, FirstViewedAt: noon.Add(-time.Duration(len(w.views[key])) * time.Minute), LastViewedAt: noon, Views: 1})
+	}
+}
+
+// project moves every projection that is not held to the ends.
+func (w *world) project() {
+	for _, name := range []string{projectionPosts, projectionImpressions, projectionUniqueViews, projectionPeople} {
+		if !w.held[name] {
+			w.reached[name] = map[domain.Topic]int64{}
+			for t, end := range w.ends {
+				w.reached[name][t] = end
+			}
+		}
+	}
+}
+
+func (w *world) hold(names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range names {
+		w.held[n] = true
+	}
+}
+
+func (w *world) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.held)
+	w.project()
+}
+
+func (w *world) Authenticate(bearer string) (tenancy.TenantHandle, error) {
+	switch bearer {
+	case acmeKey:
+		return acme, nil
+	case otherKey:
+		return other, nil
+	}
+	return tenancy.TenantHandle{}, domain.Errorf(domain.CodeUnauthorized, "send a valid API key")
+}
+
+func (w *world) Snapshot(context.Context, func(context.Context, projections.Querier) error) error {
+	panic("handlers read through models")
+}
+
+func (w *world) Positions(context.Context) (map[string][]projections.PositionRow, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.looks++
+	if w.modelsErr != nil {
+		return nil, w.modelsErr
+	}
+	out := map[string][]projections.PositionRow{}
+	for name, at := range w.reached {
+		for t, next := range at {
+			row := projections.PositionRow{Position: domain.Position{Topic: t, TopicID: w.topicID(t), NextOffset: next}}
+			if t == domain.TopicViews {
+				row = projections.PositionRow{Position: domain.Position{Topic: domain.TopicVerdicts, NextOffset: 3 * next}, ViewNextOffset: next}
+			}
+			out[name] = append(out[name], row)
+		}
+	}
+	return out, nil
+}
+
+func (w *world) read(ctx context.Context, answer func(context.Context, reader) error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.modelsErr != nil {
+		return w.modelsErr
+	}
+	return answer(ctx, worldReader{w})
+}
+
+// worldReader reads while the world's lock is held: one state.
+type worldReader struct{ w *world }
+
+func (r worldReader) posts(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error) {
+	out := map[domain.PostKey]posts.View{}
+	for _, k := range keys {
+		if v := r.w.state[k]; v != nil {
+			out[k] = *v
+		}
+	}
+	return out, nil
+}
+
+func (r worldReader) outcome(_ context.Context, _ domain.PostKey, id domain.EventID) (domain.Outcome, bool, error) {
+	o, ok := r.w.outcomes[id]
+	return o, ok && !r.w.forgetful, nil
+}
+
+func (r worldReader) impressions(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
+	out := map[domain.PostKey]int64{}
+	for _, k := range keys {
+		out[k] = r.w.impressions[k]
+	}
+	return out, nil
+}
+
+func (r worldReader) uniqueViewers(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
+	out := map[domain.PostKey]int64{}
+	for _, k := range keys {
+		out[k] = int64(len(r.w.views[k]))
+	}
+	return out, nil
+}
+
+func (r worldReader) viewers(_ context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error) {
+	var page []uniqueviews.Viewer
+	for _, v := range r.w.views[key] {
+		if (after == nil || v.FirstViewedAt.Before(after.FirstViewedAt)) && len(page) < limit {
+			page = append(page, v)
+		}
+	}
+	return page, nil
+}
+
+func (r worldReader) names(_ context.Context, tenant domain.TenantID, of []domain.PersonKey) (map[domain.PersonKey]string, error) {
+	out := map[domain.PersonKey]string{}
+	for _, p := range of {
+		if name, ok := r.w.names[domain.PersonRef{Tenant: tenant, Person: p}]; ok {
+			out[p] = name
+		}
+	}
+	return out, nil
+}
+
+func (r worldReader) asOf(context.Context, ...string) (time.Time, error) { return r.w.asOfTime, nil }
+
+// api is a handler over the world.
+func (w *world) api(t testing.TB, cfg Config) http.Handler {
+	t.Helper()
+	h, err := build(cfg.withDefaults(), w.deps(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (w *world) deps() Deps {
+	return Deps{
+		Log: w, Tenants: w, ReadModels: w,
+		TopicID: func(t domain.Topic) (domain.TopicID, bool) { return w.topicID(t), true },
+		Now:     func() time.Time { return noon },
+		NewID:   func() [16]byte { w.ids++; return [16]byte{6: 0x70, 8: 0x80, 15: w.ids} },
+		Logger:  slog.New(slog.DiscardHandler),
+	}
+}
+
+// do sends a request as acme; headers are pairs.
+func do(h http.Handler, method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.Header.Set("Authorization", "Bearer "+acmeKey)
+	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i+1] == "" {
+			r.Header.Del(headers[i])
+			continue
+		}
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	return rec
+}

@@ -1,0 +1,286 @@
+package tenancy
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"seenby/domain"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// fixture is an installation with one tenant and one key.
+type fixture struct {
+	log    *topic
+	secret *Secret
+	plain  string
+	key    domain.KeyIssued
+}
+
+func newFixture(t testing.TB) fixture {
+	t.Helper()
+	f := fixture{log: &topic{appended: make(chan struct{})}, secret: secretOf(t, secretText)}
+	var in domain.Installation
+	events, err := CreateTenant(&in, random(1), now, f.secret, "acme", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	install(t, &in, events...)
+	f.plain, f.key, err = IssueKey(&in, random(2), now, "acme", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.log.events = append(append(events, f.key), domain.PartitionsRecorded{Topic: domain.TopicViews, Partitions: 12})
+	return f
+}
+
+// start runs a registry in the test's bubble.
+func (f fixture) start(t testing.TB, secret *Secret) (*Registry, chan error) {
+	t.Helper()
+	r := NewRegistry(f.log, secret, quiet())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context()) }()
+	synctest.Wait()
+	return r, done
+}
+
+func TestRegistry(t *testing.T) {
+	f := newFixture(t)
+	if _, err := NewRegistry(f.log, f.secret, quiet()).Authenticate(f.plain); domain.CodeOf(err) != domain.CodeUnavailable {
+		t.Errorf("before the log was read: %v", err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		r, _ := f.start(t, f.secret)
+		if !r.Ready() || r.WaitReady(t.Context()) != nil || r.Check(t.Context()) != nil {
+			t.Fatal("not ready")
+		}
+		h, err := r.Authenticate(f.plain)
+		if key, ok := r.Key("acme"); err != nil || h.ID != "acme" || h.KeyID != f.key.KeyID || !ok || h.Key != key || key == (domain.TenantKey{}) {
+			t.Errorf("%+v, %v", h, err)
+		}
+		for _, bad := range []string{"", f.plain + "x", f.plain[1:], strings.ToUpper(f.plain), f.key.Prefix, strings.Repeat("x", 1000)} {
+			if _, err := r.Authenticate(bad); domain.CodeOf(err) != domain.CodeUnauthorized {
+				t.Errorf("%q: %v", bad, err)
+			}
+		}
+		if l, ok := r.Limits("acme"); !ok || l != domain.DefaultLimits() {
+			t.Errorf("limits %+v, %v", l, ok)
+		}
+		if n, ok := r.Partitions(domain.TopicViews); !ok || n != 12 {
+			t.Errorf("partitions %d, %v", n, ok)
+		}
+		if _, ok := r.Partitions(domain.TopicPosts); ok {
+			t.Error("partitions of a topic of which none are recorded")
+		}
+		if _, ok := r.Key("none"); ok {
+			t.Error("the key of no tenant")
+		}
+
+		limits := domain.DefaultLimits()
+		limits.Revision = 2
+		f.log.add(domain.LimitsSet{Tenant: "acme", Limits: limits})
+		if l, _ := r.Limits("acme"); l.Revision != 2 {
+			t.Errorf("limits %+v", l)
+		}
+		f.log.add(domain.KeyRevoked{Tenant: "acme", KeyID: f.key.KeyID, Prefix: f.key.Prefix})
+		if _, err := r.Authenticate(f.plain); domain.CodeOf(err) != domain.CodeUnauthorized {
+			t.Errorf("a revoked key: %v", err)
+		}
+		f.log.add(domain.TenantClosed{Tenant: "acme"})
+		if _, ok := r.Key("acme"); ok || len(r.Tenants()) != 0 {
+			t.Error("a closed tenant has a key")
+		}
+	})
+}
+
+func TestWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		r, _ := f.start(t, f.secret)
+		end := int64(len(f.log.events))
+		at := func(next int64) []domain.Position {
+			return []domain.Position{{Topic: domain.TopicTenants, NextOffset: next}, {Topic: domain.TopicPosts, NextOffset: 99}}
+		}
+		if err := r.WaitFor(t.Context(), at(end)); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.WaitFor(ctx, at(end+1)); domain.CodeOf(err) != domain.CodeNotYetApplied {
+			t.Errorf("%v", err)
+		}
+		done := make(chan error)
+		go func() { done <- r.WaitFor(t.Context(), at(end+2)) }()
+		synctest.Wait()
+		f.log.add(domain.DecisionRecorded{})
+		select {
+		case err := <-done:
+			t.Errorf("ended early: %v", err)
+		default:
+		}
+		f.log.add(domain.DecisionRecorded{})
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRegistryRefuses(t *testing.T) {
+	another := secretOf(t, anotherText)
+	for _, c := range []struct {
+		name   string
+		secret *Secret // nil: the right one
+		events func(*fixture) []domain.Event
+		says   string
+	}{
+		{"another secret", another, nil, "the tenants' keys are sealed under " + secretOf(t, secretText).Fingerprint()},
+		{"a damaged tenant key", nil, func(*fixture) []domain.Event {
+			return []domain.Event{domain.TenantCreated{Tenant: "odd", WrappedKey: []byte("odd")}}
+		}, "tenant odd"},
+		{"a foreign event", nil, func(*fixture) []domain.Event { return []domain.Event{domain.PostPublished{}} }, "PostPublished"},
+		{"an unreadable record", nil, func(*fixture) []domain.Event { return []domain.Event{nil} }, "newer version"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				if c.events != nil {
+					f.log.events = append(f.log.events, c.events(&f)...)
+				}
+				secret := f.secret
+				if c.secret != nil {
+					secret = c.secret
+				}
+				r, done := f.start(t, secret)
+				err := <-done
+				if domain.CodeOf(err) != domain.CodeMisconfigured || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("%v does not say %q", err, c.says)
+				}
+				if r.Ready() {
+					t.Error("ready all the same")
+				}
+			})
+		})
+	}
+	t.Run("another partition count, later", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			_, done := f.start(t, f.secret)
+			f.log.add(domain.PartitionsRecorded{Topic: domain.TopicViews, Partitions: 48})
+			if err := <-done; domain.CodeOf(err) != domain.CodeMisconfigured || !strings.Contains(err.Error(), "from 12 to 48") {
+				t.Errorf("%v", err)
+			}
+		})
+	})
+}
+
+// While Kafka is away the last state answers; reading again from the start revives nothing.
+func TestRegistryGoesOnWithoutKafka(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		second, issued, err := NewKey(random(9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		issued.Tenant = "acme"
+		f.log.events = append(f.log.events, issued, domain.KeyRevoked{Tenant: "acme", KeyID: issued.KeyID})
+		f.log.away.Store(true)
+		r, done := f.start(t, f.secret)
+		<-time.After(time.Minute)
+		if r.Ready() {
+			t.Fatal("ready without having read anything")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.WaitReady(ctx); domain.CodeOf(err) != domain.CodeUnavailable {
+			t.Errorf("%v", err)
+		}
+		// It comes, goes after a while and stays away, and comes again.
+		f.log.away.Store(false)
+		<-time.After(10 * time.Second)
+		f.log.away.Store(true)
+		f.log.add()
+		for range 3 {
+			<-time.After(time.Minute)
+			if _, err := r.Authenticate(f.plain); err != nil {
+				t.Errorf("%v", err)
+			}
+			if _, err := r.Authenticate(second); domain.CodeOf(err) != domain.CodeUnauthorized {
+				t.Errorf("a revoked key: %v", err)
+			}
+		}
+		attempts := f.log.attempts.Load()
+		f.log.away.Store(false)
+		<-time.After(10 * time.Second)
+		if now := f.log.attempts.Load(); now != attempts+1 {
+			t.Errorf("%d attempts, then %d", attempts, now)
+		}
+		f.log.add(domain.KeyRevoked{Tenant: "acme", KeyID: f.key.KeyID})
+		if _, err := r.Authenticate(f.plain); domain.CodeOf(err) != domain.CodeUnauthorized {
+			t.Errorf("a key revoked after the pause: %v", err)
+		}
+		select {
+		case err := <-done:
+			t.Errorf("ended: %v", err)
+		default:
+		}
+	})
+}
+
+// A rotation under a running process: known tenants go on, new ones wait for the restart.
+func TestSecretRotatedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		r, _ := f.start(t, f.secret)
+		before, _ := r.Key("acme")
+		rotated := secretOf(t, anotherText)
+		again, err := rotated.Wrap(random(5), "acme", before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.log.add(domain.TenantCreated{Tenant: "acme", WrappedKey: again}, domain.SecretRecorded{Fingerprint: rotated.Fingerprint()})
+		if key, ok := r.Key("acme"); !ok || key != before {
+			t.Error("a known tenant was lost")
+		}
+		f.log.add(domain.TenantCreated{Tenant: "fresh", WrappedKey: again})
+		if _, ok := r.Key("fresh"); ok {
+			t.Error("a key that does not open")
+		}
+	})
+}
+
+func TestLoad(t *testing.T) {
+	f := newFixture(t)
+	in, err := Load(t.Context(), f.log)
+	if err != nil || in.Fingerprint != f.secret.Fingerprint() || in.Tenants["acme"] == nil || len(in.KeysByHash) != 1 {
+		t.Errorf("%+v, %v", in, err)
+	}
+	f.log.away.Store(true)
+	if _, err := Load(t.Context(), f.log); domain.CodeOf(err) != domain.CodeUnavailable {
+		t.Errorf("%v", err)
+	}
+	f.log.away.Store(false)
+	f.log.events = []domain.Event{nil}
+	if _, err := Load(t.Context(), f.log); domain.CodeOf(err) != domain.CodeMisconfigured {
+		t.Errorf("%v", err)
+	}
+}
+
+func BenchmarkAuthenticate(b *testing.B) {
+	f := newFixture(b)
+	r := NewRegistry(f.log, f.secret, quiet())
+	go func() { _ = r.Run(b.Context()) }()
+	if err := r.WaitReady(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Authenticate(f.plain); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
