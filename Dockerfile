@@ -1,0 +1,24 @@
+# Plain instructions only: the classic builder of an old Docker builds this too.
+ARG GO_IMAGE=golang:1.26-bookworm
+ARG BASE_IMAGE=debian:bookworm-slim
+
+FROM ${GO_IMAGE} AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/seenby ./cmd/seenby
+
+FROM ${BASE_IMAGE}
+# "dev" downloads PostgreSQL by HTTPS; the slim base has no certificates of its own.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/seenby /usr/local/bin/seenby
+# PostgreSQL refuses to run as root, and asks for the name of its user.
+RUN useradd --uid 10001 --user-group --home-dir /data --no-create-home --shell /usr/sbin/nologin seenby \
+ && install -d -o seenby -g seenby -m 0755 /data
+USER seenby
+VOLUME ["/data"]
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/seenby"]
+CMD ["dev", "--data-dir", "/data", "--http-addr", "0.0.0.0:8080"]
