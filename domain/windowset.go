@@ -39,9 +39,6 @@ func newWindowSet(window time.Duration) *windowSet {
 	return &windowSet{window: window.Milliseconds(), now: math.MinInt64}
 }
 
-// widen raises the window; entries already dropped do not come back.
-func (s *windowSet) widen(window time.Duration) { s.window = max(s.window, window.Milliseconds()) }
-
 func home(hash uint64, slots int) int {
 	// The high 6 bits have picked the shard; shifting them out leaves 58 random ones for the slot.
 	hi, _ := bits.Mul64(hash<<6, uint64(slots)) //nolint:gosec // slots is positive

@@ -23,6 +23,7 @@ type Spec struct {
 const (
 	PartitionsDev  = 12
 	PartitionsProd = 48
+	PartitionsMax  = 1024 // each costs the gate a client, and its memory
 )
 
 // Durability that services outside dev insist on, unless --allow-undurable.
@@ -35,32 +36,31 @@ const (
 // for each.
 const compactedDaily = 24 * time.Hour
 
+// Kafka's names for who gives a record its time.
+const (
+	appendTime = "LogAppendTime"
+	createTime = "CreateTime"
+)
+
 // keptForEver: the log is the only truth, so no broker default may shorten it.
-func keptForEver(extra ...string) map[string]string {
-	return with(map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}, extra)
+func keptForEver(timestampType string) map[string]string {
+	return map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": timestampType}
 }
 
-func compacted(extra ...string) map[string]string {
+func compacted() map[string]string {
 	day := strconv.FormatInt(compactedDaily.Milliseconds(), 10)
-	return with(map[string]string{"cleanup.policy": "compact", "segment.ms": day, "max.compaction.lag.ms": day}, extra)
-}
-
-func with(m map[string]string, extra []string) map[string]string {
-	for i := 0; i+1 < len(extra); i += 2 {
-		m[extra[i]] = extra[i+1]
-	}
-	return m
+	return map[string]string{"cleanup.policy": "compact", "segment.ms": day, "max.compaction.lag.ms": day, "retention.ms": "-1"}
 }
 
 // All lists every topic. A verdict stands in the partition of the same number as its view, so all topics of
 // an installation have the same number of partitions.
 var All = []Spec{
-	{domain.TopicPosts, "tenant, post", "PostPublished, PostEdited, PostDeleted, CountsImported", keptForEver()},
-	{domain.TopicAudiences, "tenant, audience, person", "AudienceMemberAdded, AudienceMemberRemoved", keptForEver()},
+	{domain.TopicPosts, "tenant, post", "PostPublished, PostEdited, PostDeleted, CountsImported", keptForEver(createTime)},
+	{domain.TopicAudiences, "tenant, audience, person", "AudienceMemberAdded, AudienceMemberRemoved", keptForEver(createTime)},
 	// The gate's time is the time of the append, which no client can bend.
-	{domain.TopicViews, "tenant, person", "ViewReported", keptForEver("message.timestamp.type", "LogAppendTime")},
+	{domain.TopicViews, "tenant, person", "ViewReported", keptForEver(appendTime)},
 	// A verdict's time is its partition time, given by the gate.
-	{domain.TopicVerdicts, "tenant, person", "ViewCounted, ViewRefused", keptForEver("message.timestamp.type", "CreateTime")},
+	{domain.TopicVerdicts, "tenant, person", "ViewCounted, ViewRefused", keptForEver(createTime)},
 	{domain.TopicPeople, "tenant, person", "PersonNamed, PersonErased", compacted()},
 	{domain.TopicBodies, "tenant, post, event id", "PostBodyWritten", compacted()},
 	{domain.TopicTenants, "tenant, kind, id", "TenantCreated, LimitsSet, KeyIssued, PartitionsRecorded, ...", compacted()},

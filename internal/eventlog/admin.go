@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -158,7 +159,31 @@ func (l *Log) ApplyTopics(ctx context.Context, want TopicsWanted) ([]TopicStep, 
 			return steps, err
 		}
 	}
+	if err := l.waitForTopics(ctx); err != nil {
+		return steps, err
+	}
 	return steps, l.recordPartitions(ctx, want.Partitions)
+}
+
+// topicsVisibleTimeout bounds the time from a topic's creation until every broker, and this client, knows it.
+const topicsVisibleTimeout = 20 * time.Second
+
+func (l *Log) waitForTopics(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, topicsVisibleTimeout, unavailable("wait for the new topics", context.DeadlineExceeded))
+	defer cancel()
+	for _, spec := range topics.All {
+		err := retry(ctx, func() error {
+			_, err := l.topic(ctx, spec.Name)
+			if domain.CodeOf(err) == domain.CodeMisconfigured {
+				return unavailable("look up a new topic", err)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Log) applyTopic(ctx context.Context, s TopicStep, want TopicsWanted) error {
@@ -214,10 +239,15 @@ func (l *Log) recordPartitions(ctx context.Context, partitions int32) error {
 	return err
 }
 
+// installationTimeout bounds reading the topic tenants, which is small, where nobody follows it for good.
+const installationTimeout = 30 * time.Second
+
 // Installation folds the topic tenants from its start to its present end.
 func (l *Log) Installation(ctx context.Context) (*domain.Installation, error) {
 	var in domain.Installation
 	done := errors.New("caught up")
+	ctx, stop := context.WithTimeoutCause(ctx, installationTimeout, unavailable("read topic "+l.cfg.TopicName(domain.TopicTenants), context.DeadlineExceeded))
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	err := l.Follow(ctx, domain.TopicTenants, func(b domain.Batch) error {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"seenby/domain"
 )
@@ -16,11 +18,30 @@ type Config struct {
 	Brokers []string
 	Prefix  string      // before every topic, group and transactional id
 	TLS     *tls.Config // nil: plain text
-	SASL    []sasl.Mechanism
+	SASL    SASL        // zero: no login
 	Logger  *slog.Logger
 
 	// Options are added to every client, e.g. a dialer in tests.
 	Options []kgo.Opt
+}
+
+// SASL says how to log in to the brokers.
+type SASL struct {
+	Mechanism string // plain, scram-sha-256 or scram-sha-512; empty: no login
+	User      string
+	Password  string
+}
+
+func (s SASL) mechanism() (sasl.Mechanism, bool) {
+	switch s.Mechanism {
+	case "plain":
+		return plain.Auth{User: s.User, Pass: s.Password}.AsMechanism(), true
+	case "scram-sha-256":
+		return scram.Auth{User: s.User, Pass: s.Password}.AsSha256Mechanism(), true
+	case "scram-sha-512":
+		return scram.Auth{User: s.User, Pass: s.Password}.AsSha512Mechanism(), true
+	}
+	return nil, false
 }
 
 const (
@@ -44,8 +65,8 @@ func (c Config) ClientOpts() []kgo.Opt {
 	if c.TLS != nil {
 		opts = append(opts, kgo.DialTLSConfig(c.TLS))
 	}
-	if len(c.SASL) > 0 {
-		opts = append(opts, kgo.SASL(c.SASL...))
+	if m, ok := c.SASL.mechanism(); ok {
+		opts = append(opts, kgo.SASL(m))
 	}
 	if c.Logger != nil {
 		opts = append(opts, kgo.WithLogger(clientLogger{c.Logger}))

@@ -128,6 +128,13 @@ func (l *Log) StableEnds(ctx context.Context, topic domain.Topic) ([]domain.Posi
 	return l.offsets(ctx, topic, "stable ends", l.admin.ListCommittedOffsets)
 }
 
+// After are the first offsets whose records are not older than at; where none is, the ends.
+func (l *Log) After(ctx context.Context, topic domain.Topic, at time.Time) ([]domain.Position, error) {
+	return l.offsets(ctx, topic, "offsets by time", func(ctx context.Context, names ...string) (kadm.ListedOffsets, error) {
+		return l.admin.ListOffsetsAfterMilli(ctx, at.UnixMilli(), names...)
+	})
+}
+
 func (l *Log) offsets(ctx context.Context, topic domain.Topic, what string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) ([]domain.Position, error) {
 	parts, err := l.Partitions(ctx, topic)
 	if err != nil {

@@ -99,6 +99,11 @@ func (r *Reader) Poll(ctx context.Context, eventsMax int) (domain.Batch, error) 
 			return // fetched before it was dropped
 		}
 		from := next.NextOffset
+		if f.LogStartOffset > from && (len(f.Records) == 0 || f.Records[0].Offset > from) {
+			// The log was cut off between our look at its start and the fetch; the client went on at the new start.
+			r.failed = dataLoss(f.Topic, f.Partition, "our position is %d and the log starts at %d", from, f.LogStartOffset)
+			return
+		}
 		for _, kr := range f.Records {
 			if kr.Offset < next.NextOffset {
 				continue // fetched before it was sought elsewhere
@@ -114,11 +119,14 @@ func (r *Reader) Poll(ctx context.Context, eventsMax int) (domain.Batch, error) 
 		}
 	})
 	err := r.fetchError(fetches)
-	if err != nil && domain.CodeOf(err) == domain.CodeDataLoss {
+	if domain.CodeOf(err) == domain.CodeDataLoss {
 		r.failed = err
-		if len(b.Next) > 0 {
-			return b, nil // what came before the loss is sound
-		}
+	}
+	if r.failed != nil && len(b.Next) == 0 {
+		return b, r.failed
+	}
+	if len(b.Next) > 0 {
+		return b, nil // what came before an error is sound, and the error comes again
 	}
 	return b, err
 }
@@ -219,7 +227,7 @@ func (l *Log) Follow(ctx context.Context, topic domain.Topic, apply func(domain.
 	}
 	caught := false
 	for {
-		if !caught && reader.passed(ends) {
+		if !caught && reader.Passed(ends) {
 			caught = true
 			caughtUp()
 		}
@@ -238,8 +246,8 @@ func (l *Log) Follow(ctx context.Context, topic domain.Topic, apply func(domain.
 
 const followEventsMax = 10_000
 
-// passed tells whether the reader stands at or beyond all positions.
-func (r *Reader) passed(at []domain.Position) bool {
+// Passed tells whether the reader stands at or beyond all positions.
+func (r *Reader) Passed(at []domain.Position) bool {
 	for _, p := range at {
 		if r.next[topicPartition{r.log.cfg.TopicName(p.Topic), p.Partition}].NextOffset < p.NextOffset {
 			return false
@@ -253,11 +261,11 @@ const (
 	retryMost  = 2 * time.Second
 )
 
-// retry calls f until it answers anything but CodeUnavailable or CodeMisconfigured (topics may yet be made).
+// retry calls f until it answers anything but CodeUnavailable, or ctx ends.
 func retry(ctx context.Context, f func() error) error {
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := f()
-		if code := domain.CodeOf(err); err == nil || code != domain.CodeUnavailable && code != domain.CodeMisconfigured {
+		if domain.CodeOf(err) != domain.CodeUnavailable {
 			return err
 		}
 		select {
