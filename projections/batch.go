@@ -1,0 +1,150 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"seenby/domain"
+)
+
+// Work is what one transaction of a projection does.
+type Work struct {
+	Moves      []Move
+	Records    []domain.Record // what the moves pass, repeats left out
+	ParkedAt   time.Time
+	LettersMax int64 // how many dead letters of the projection may be parked in all
+}
+
+// Done says what became of a Work's records.
+type Done struct {
+	Applied int
+	Parked  []DeadLetter
+}
+
+// ErrMoved says that somebody else moved a position: nothing may be committed, and the positions are to be
+// read again.
+var ErrMoved = domain.Errorf(domain.CodePositionBehind, "a position was moved by another projector")
+
+// Cut takes from a batch what lies beyond the positions: it leaves out partitions without a row, records below
+// next_offset, and verdicts whose view offset is below view_next_offset, which are repeats. The moves go to
+// where the batch ends.
+func Cut(rows map[domain.Partition]PositionRow, b domain.Batch) Work {
+	var w Work
+	moves := make(map[domain.Partition]*Move, len(b.Next))
+	w.Moves = make([]Move, 0, len(b.Next))
+	for _, next := range b.Next {
+		row, ok := rows[next.In()]
+		if !ok || next.NextOffset <= row.NextOffset {
+			continue
+		}
+		w.Moves = append(w.Moves, Move{From: row.Position, NextOffset: next.NextOffset, ViewNextOffset: row.ViewNextOffset})
+		moves[next.In()] = &w.Moves[len(w.Moves)-1]
+	}
+	w.Records = make([]domain.Record, 0, len(b.Records))
+	for _, r := range b.Records {
+		m := moves[r.Partition]
+		if m == nil || r.Offset < m.From.NextOffset || r.Offset >= m.NextOffset {
+			continue
+		}
+		if v, ok := r.Event.(*domain.Verdict); ok {
+			if v.ViewOffset < m.ViewNextOffset {
+				continue
+			}
+			m.ViewNextOffset = v.ViewOffset + 1
+		}
+		w.Records = append(w.Records, r)
+	}
+	return w
+}
+
+// Write does a Work in tx: the positions first, then the fold of what can be folded, then the dead letters.
+// It fails with ErrMoved where a position does not stand where the work was cut, with domain.ErrUnknownEvent
+// where
+// the process is too old, and with CodeInternal where more letters than allowed would be parked; the caller
+// rolls back on any error.
+func Write(ctx context.Context, tx Tx, p Projection, w Work) (Done, error) {
+	ok, err := Advance(ctx, tx, p.Name(), p.Version(), w.Moves)
+	if err != nil {
+		return Done{}, err
+	}
+	if !ok {
+		return Done{}, ErrMoved
+	}
+	good, letters, err := sift(ctx, tx, p, w.Records)
+	if err != nil {
+		return Done{}, err
+	}
+	if len(good) > 0 {
+		if err := p.Apply(ctx, tx, good); err != nil {
+			return Done{}, fmt.Errorf("apply to %s: %w", p.Name(), err)
+		}
+	}
+	if len(letters) > 0 {
+		n, err := CountLetters(ctx, tx, p.Name(), p.Version())
+		if err != nil {
+			return Done{}, err
+		}
+		if n+int64(len(letters)) > w.LettersMax {
+			first := letters[0]
+			return Done{}, domain.Errorf(domain.CodeInternal,
+				"projection %s would have %d dead letters, more than the %d allowed: this is no stray event; look at %s (%s)",
+				p.Name(), n+int64(len(letters)), w.LettersMax, At(first.Record), first.Reason)
+		}
+		if err := park(ctx, tx, p.Name(), p.Version(), letters, w.ParkedAt); err != nil {
+			return Done{}, err
+		}
+	}
+	return Done{Applied: len(good), Parked: letters}, nil
+}
+
+// sift parts the records that can be folded from those to be parked: poison, and whatever follows a parked
+// event with its order key. The positions are locked, so nobody redrives letters meanwhile.
+func sift(ctx context.Context, q Querier, p Projection, records []domain.Record) (good []domain.Record, letters []DeadLetter, err error) {
+	var keys [][]byte
+	ordered := make([]string, len(records))
+	seen := map[string]bool{}
+	for i, r := range records {
+		if key := boundOrderKey(p.OrderKey(r)); key != "" {
+			ordered[i] = key
+			if !seen[key] {
+				seen[key] = true
+				keys = append(keys, []byte(key))
+			}
+		}
+	}
+	parked, err := parkedKeys(ctx, q, p.Name(), p.Version(), keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	good = make([]domain.Record, 0, len(records))
+	for i, r := range records {
+		letter := DeadLetter{Record: r, OrderKey: ordered[i]}
+		bad := r.Err
+		if bad == nil {
+			bad = p.Check(r)
+		}
+		switch {
+		case errors.Is(bad, domain.ErrUnknownEvent):
+			return nil, nil, fmt.Errorf("%s: %w", At(r), bad)
+		case bad != nil:
+			letter.Reason = bad.Error()
+		case parked[letter.OrderKey]:
+			letter.Reason, letter.Follows = "an earlier event with its key is parked", true
+		default:
+			good = append(good, r)
+			continue
+		}
+		letters = append(letters, letter)
+		if letter.OrderKey != "" {
+			parked[letter.OrderKey] = true
+		}
+	}
+	return good, letters, nil
+}
+
+// At names a record for people: topic, partition and offset.
+func At(r domain.Record) string {
+	return fmt.Sprintf("%s partition %d offset %d", r.Partition.Topic, r.Partition.Partition, r.Offset)
+}

@@ -1,0 +1,262 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"seenby/domain"
+)
+
+// PositionRow is where one version of a projection stands in one partition.
+type PositionRow struct {
+	domain.Position
+	// ViewNextOffset is, on verdicts, one past the highest view offset that was folded; else 0.
+	ViewNextOffset int64
+	// CompleteTo: everything accepted before this time is folded. Zero: not known yet.
+	CompleteTo time.Time
+}
+
+// Move takes a partition from where the mover believes it stands to where its batch ends.
+type Move struct {
+	From           domain.Position
+	NextOffset     int64
+	ViewNextOffset int64
+	CompleteTo     time.Time // zero: leave it as it is
+}
+
+const positionColumns = `p.topic, p.topic_id, p.partition, p.next_offset, p.view_next_offset, p.complete_to`
+
+var livePositionsSQL = SQL("positions.live", `
+SELECT p.projection, `+positionColumns+`
+FROM positions p
+JOIN read_models r ON r.projection = p.projection AND r.live_version = p.version
+ORDER BY p.projection, p.topic, p.topic_id, p.partition`)
+
+// Positions gives the positions of every projection's live version, by the projection's name.
+func Positions(ctx context.Context, q Querier) (map[string][]PositionRow, error) {
+	rows, err := q.Query(ctx, livePositionsSQL)
+	if err != nil {
+		return nil, fmt.Errorf("read live positions: %w", err)
+	}
+	all := map[string][]PositionRow{}
+	var name string
+	var row PositionRow
+	_, err = pgx.ForEachRow(rows, append([]any{&name}, row.scan()...), func() error {
+		all[name] = append(all[name], row.scanned())
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read live positions: %w", err)
+	}
+	return all, nil
+}
+
+var positionsOfSQL = SQL("positions.of", `
+SELECT `+positionColumns+`
+FROM positions p
+WHERE p.projection = @projection AND p.version = @version
+ORDER BY p.topic, p.topic_id, p.partition`)
+
+// PositionsOf gives the positions of one version of a projection, live or not.
+func PositionsOf(ctx context.Context, q Querier, projection string, version int) ([]PositionRow, error) {
+	rows, err := q.Query(ctx, positionsOfSQL, pgx.NamedArgs{"projection": projection, "version": version})
+	if err != nil {
+		return nil, fmt.Errorf("read positions of %s: %w", projection, err)
+	}
+	var all []PositionRow
+	var row PositionRow
+	if _, err = pgx.ForEachRow(rows, row.scan(), func() error {
+		all = append(all, row.scanned())
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read positions of %s: %w", projection, err)
+	}
+	return all, nil
+}
+
+// A read model none of whose partitions was ever assigned is complete to nothing.
+var asOfSQL = SQL("positions.as_of", `
+SELECT COALESCE(min(m.complete_to), 'epoch'), count(*)
+FROM (
+    SELECT COALESCE(min(p.complete_to), 'epoch') AS complete_to
+    FROM read_models r
+    LEFT JOIN positions p ON p.projection = r.projection AND p.version = r.live_version
+    WHERE r.projection = ANY(@names::text[])
+    GROUP BY r.projection
+) m`)
+
+// AsOf is the time to which the live versions of all the named projections are complete: the least of their
+// partitions. Zero: at least one of them is complete to no known time.
+func AsOf(ctx context.Context, q Querier, names ...string) (time.Time, error) {
+	var at time.Time
+	var known int
+	if err := q.QueryRow(ctx, asOfSQL, pgx.NamedArgs{"names": names}).Scan(&at, &known); err != nil {
+		return time.Time{}, fmt.Errorf("read as_of: %w", err)
+	}
+	if known != len(names) {
+		return time.Time{}, domain.Errorf(domain.CodeInternal, "read as_of: only %d of the projections %v are read models", known, names)
+	}
+	return unEpoch(at), nil
+}
+
+var (
+	otherTopicSQL = SQL("positions.other_topic", `
+SELECT p.topic
+FROM positions p
+JOIN unnest(@topics::text[], @topic_ids::uuid[]) AS n (topic, topic_id) ON n.topic = p.topic AND n.topic_id <> p.topic_id
+WHERE p.projection = @projection AND p.version = @version
+ORDER BY p.topic
+LIMIT 1`)
+	insertMissingSQL = SQL("positions.insert_missing", `
+INSERT INTO positions (projection, version, topic_id, partition, topic)
+SELECT @projection::text, @version::integer, n.topic_id, n.partition, n.topic
+FROM unnest(@topics::text[], @topic_ids::uuid[], @partitions::integer[]) AS n (topic, topic_id, partition)
+ON CONFLICT (projection, version, topic_id, partition) DO NOTHING`)
+)
+
+// InsertMissing gives every partition that has no position yet the position 0. A topic that was made anew is
+// refused with CodeDataLoss: its offsets say nothing about the old one's.
+func InsertMissing(ctx context.Context, tx Tx, projection string, version int, parts []domain.Partition) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	parts = slices.SortedFunc(slices.Values(parts), domain.ComparePartitions)
+	args := pgx.NamedArgs{"projection": projection, "version": version}
+	addPartitions(args, parts, func(p domain.Partition) domain.Partition { return p })
+	var topic string
+	switch err := tx.QueryRow(ctx, otherTopicSQL, args).Scan(&topic); {
+	case err == nil:
+		return domain.Errorf(domain.CodeDataLoss, "the topic %s is not the one that the positions of projection %s are in: it was made anew; rebuild the projection", topic, projection)
+	case err != pgx.ErrNoRows: //nolint:errorlint // QueryRow returns it bare
+		return fmt.Errorf("look for positions in other topics: %w", err)
+	}
+	if _, err := tx.Exec(ctx, insertMissingSQL, args); err != nil {
+		return fmt.Errorf("insert positions: %w", err)
+	}
+	return nil
+}
+
+var (
+	lockPositionsSQL = SQL("positions.lock", `
+SELECT p.topic_id, p.partition, p.next_offset
+FROM positions p
+WHERE p.projection = @projection AND p.version = @version
+  AND (p.topic_id, p.partition) IN (SELECT * FROM unnest(@topic_ids::uuid[], @partitions::integer[]))
+ORDER BY p.topic, p.topic_id, p.partition
+FOR UPDATE`)
+	advanceSQL = SQL("positions.advance", `
+UPDATE positions p
+SET next_offset = m.next_offset, view_next_offset = m.view_next_offset, complete_to = GREATEST(p.complete_to, m.complete_to)
+FROM unnest(@topic_ids::uuid[], @partitions::integer[], @next::bigint[], @view_next::bigint[], @complete_to::timestamptz[])
+    AS m (topic_id, partition, next_offset, view_next_offset, complete_to)
+WHERE p.projection = @projection AND p.version = @version AND p.topic_id = m.topic_id AND p.partition = m.partition`)
+)
+
+// Advance compares and sets: it locks the rows of the moves in order and moves them all, or, where one does
+// not stand at its From, none, and tells so. The caller then rolls back and reads the positions again.
+func Advance(ctx context.Context, tx Tx, projection string, version int, moves []Move) (ok bool, err error) {
+	if len(moves) == 0 {
+		return true, nil
+	}
+	moves = slices.SortedFunc(slices.Values(moves), func(a, b Move) int { return domain.ComparePartitions(a.From.In(), b.From.In()) })
+	args := pgx.NamedArgs{"projection": projection, "version": version}
+	addPartitions(args, moves, func(m Move) domain.Partition { return m.From.In() })
+	rows, err := tx.Query(ctx, lockPositionsSQL, args)
+	if err != nil {
+		return false, fmt.Errorf("lock positions: %w", err)
+	}
+	var id [16]byte
+	var partition int32
+	var at int64
+	n, match := 0, true
+	if _, err = pgx.ForEachRow(rows, []any{&id, &partition, &at}, func() error {
+		if n < len(moves) {
+			f := moves[n].From
+			match = match && id == f.TopicID && partition == f.Partition && at == f.NextOffset
+		}
+		n++
+		return nil
+	}); err != nil {
+		return false, fmt.Errorf("lock positions: %w", err)
+	}
+	if !match || n != len(moves) {
+		return false, nil
+	}
+	next, view, complete := make([]int64, n), make([]int64, n), make([]time.Time, n)
+	for i, m := range moves {
+		next[i], view[i], complete[i] = m.NextOffset, m.ViewNextOffset, toEpoch(m.CompleteTo)
+	}
+	args["next"], args["view_next"], args["complete_to"] = next, view, complete
+	if _, err := tx.Exec(ctx, advanceSQL, args); err != nil {
+		return false, fmt.Errorf("advance positions: %w", err)
+	}
+	return true, nil
+}
+
+// The position must still be the one that the time was found for: a projector that lost its partition
+// writes nothing, not even this.
+var completeToSQL = SQL("positions.complete_to", `
+UPDATE positions p
+SET complete_to = m.complete_to
+FROM unnest(@topic_ids::uuid[], @partitions::integer[], @next::bigint[], @complete_to::timestamptz[])
+    AS m (topic_id, partition, next_offset, complete_to)
+WHERE p.projection = @projection AND p.version = @version AND p.topic_id = m.topic_id AND p.partition = m.partition
+  AND p.next_offset = m.next_offset AND p.complete_to < m.complete_to`)
+
+// CompleteTo raises the times of partitions that stand where the rows say, when nothing else is to be written.
+// The caller runs it after locking nothing else; rows that moved meanwhile are left alone.
+func CompleteTo(ctx context.Context, tx Tx, projection string, version int, rows []PositionRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b PositionRow) int { return domain.ComparePartitions(a.In(), b.In()) })
+	args := pgx.NamedArgs{"projection": projection, "version": version}
+	addPartitions(args, rows, func(r PositionRow) domain.Partition { return r.In() })
+	next, complete := make([]int64, len(rows)), make([]time.Time, len(rows))
+	for i, r := range rows {
+		next[i], complete[i] = r.NextOffset, toEpoch(r.CompleteTo)
+	}
+	args["next"], args["complete_to"] = next, complete
+	if _, err := tx.Exec(ctx, completeToSQL, args); err != nil {
+		return fmt.Errorf("raise complete_to: %w", err)
+	}
+	return nil
+}
+
+func addPartitions[T any](args pgx.NamedArgs, of []T, in func(T) domain.Partition) {
+	topics, ids, partitions := make([]string, len(of)), make([][16]byte, len(of)), make([]int32, len(of))
+	for i, v := range of {
+		p := in(v)
+		topics[i], ids[i], partitions[i] = string(p.Topic), p.TopicID, p.Partition
+	}
+	args["topics"], args["topic_ids"], args["partitions"] = topics, ids, partitions
+}
+
+func (r *PositionRow) scan() []any {
+	return []any{(*string)(&r.Topic), (*[16]byte)(&r.TopicID), &r.Partition, &r.NextOffset, &r.ViewNextOffset, &r.CompleteTo}
+}
+
+func (r *PositionRow) scanned() PositionRow {
+	row := *r
+	row.CompleteTo = unEpoch(row.CompleteTo)
+	return row
+}
+
+// In the table the epoch stands for "not known", since a column that is NOT NULL can be compared plainly.
+func toEpoch(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Unix(0, 0)
+	}
+	return t
+}
+
+func unEpoch(t time.Time) time.Time {
+	if t.Unix() <= 0 {
+		return time.Time{}
+	}
+	return t.UTC()
+}

@@ -1,0 +1,134 @@
+// Package posts is the read model of the posts: what stands, what became of every post event, and the texts.
+//
+// The fold itself is domain.Post: this package loads the posts that a batch touches, folds, and writes back.
+// A post's events are all in one partition, so one projector at a time folds a post; the log's order decides
+// every conflict, and an event whose id is known changes nothing and keeps its first outcome. Texts come from
+// another topic and are joined by the id of the event that names them, so that the two topics need not keep
+// step. Memberships of audiences come with a later issue.
+//
+// What follows a parked event of a post is parked too (OrderKey is the record key); Lookup and Settled tell
+// the gate and the keeper about such posts. Beyond that it fails only as PostgreSQL does.
+package posts
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"seenby/domain"
+	"seenby/projections"
+)
+
+// Name is the projection's name.
+const Name = "posts"
+
+// Projection folds post events and texts.
+type Projection struct{}
+
+var _ projections.Projection = Projection{}
+
+// Name implements projections.Projection.
+func (Projection) Name() string { return Name }
+
+// Version implements projections.Projection.
+func (Projection) Version() int { return 1 }
+
+// Topics implements projections.Projection.
+func (Projection) Topics() []domain.Topic {
+	return []domain.Topic{domain.TopicPosts, domain.TopicBodies}
+}
+
+// Tables implements projections.Projection.
+func (Projection) Tables() []string { return []string{"posts", "post_events", "post_bodies"} }
+
+// OrderKey implements projections.Projection: the events of a post, and those of a text, are in order.
+func (Projection) OrderKey(r domain.Record) string { return string(r.Key) }
+
+// Check implements projections.Projection.
+func (Projection) Check(r domain.Record) error {
+	switch e := r.Event.(type) {
+	case domain.PostBodyWritten:
+		return checkBody(e)
+	case domain.PostBodyErased:
+		return checkKey(e.PostRef, e.EventID)
+	case domain.PostEvent:
+		return checkPostEvent(r, e)
+	}
+	return domain.ErrUnknownEvent
+}
+
+func checkPostEvent(r domain.Record, e domain.PostEvent) error {
+	if err := checkKey(e.PostKey(), e.ID()); err != nil {
+		return err
+	}
+	if err := projections.CheckGivenTime("record time", r.Time); err != nil {
+		return err
+	}
+	switch e := e.(type) {
+	case domain.PostPublished:
+		if err := checkAudience(e.Audience); err != nil {
+			return err
+		}
+		return domain.CheckTime("published_at", e.PublishedAt)
+	case domain.PostEdited:
+		if e.Audience != nil {
+			if err := checkAudience(*e.Audience); err != nil {
+				return err
+			}
+		}
+		return domain.CheckTime("published_at", e.PublishedAt)
+	case domain.PostDeleted:
+		return nil
+	case domain.CountsImported:
+		if e.Impressions < 0 || e.UniqueViewers < 0 {
+			return domain.Invalid("impressions", "imported counts must not be negative")
+		}
+		return projections.CheckGivenTime("as_of", e.AsOf)
+	}
+	return domain.ErrUnknownEvent
+}
+
+func checkKey(k domain.PostKey, id domain.EventID) error {
+	if id == (domain.EventID{}) {
+		return domain.Invalid("event_id", "must not be the nil UUID")
+	}
+	return projections.CheckPost(k)
+}
+
+func checkAudience(a domain.Audience) error {
+	if a == domain.AudienceEveryone || a == domain.AudienceAuthor {
+		return nil
+	}
+	name, ok := strings.CutPrefix(string(a), domain.AudiencePrefix)
+	if !ok {
+		return domain.Invalid("audience", "must be %q, %q or %q and a name", domain.AudienceEveryone, domain.AudienceAuthor, domain.AudiencePrefix)
+	}
+	return domain.CheckID("audience", name)
+}
+
+func checkBody(e domain.PostBodyWritten) error {
+	switch {
+	case len(e.Text) > domain.BodyBytesMax:
+		return domain.Invalid("body", "is %d bytes long; at most %d are allowed", len(e.Text), domain.BodyBytesMax)
+	case !utf8.ValidString(e.Text):
+		return domain.Invalid("body", "must be UTF-8")
+	case strings.ContainsRune(e.Text, 0):
+		return domain.Invalid("body", "must not hold a NUL")
+	}
+	return checkKey(e.PostRef, e.EventID)
+}
+
+// storable is the event as it is folded: with times as PostgreSQL keeps them, since the fold compares them.
+func storable(e domain.PostEvent) domain.PostEvent {
+	switch e := e.(type) {
+	case domain.PostPublished:
+		e.PublishedAt = projections.Micros(e.PublishedAt)
+		return e
+	case domain.PostEdited:
+		e.PublishedAt = projections.Micros(e.PublishedAt)
+		return e
+	case domain.CountsImported:
+		e.AsOf = projections.Micros(e.AsOf)
+		return e
+	}
+	return e
+}

@@ -1,0 +1,131 @@
+package posts_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"seenby/domain"
+	"seenby/projections/posts"
+	"seenby/projections/projectiontest"
+)
+
+func TestReads(t *testing.T) {
+	ctx := t.Context()
+	d := projectiontest.Open(t, migrated(t))
+	p1, p2, p3, none := projectiontest.Post("p1"), projectiontest.Post("p2"), projectiontest.Post("p3"), projectiontest.Post("none")
+	in := projectiontest.PartitionOf(domain.TopicPosts, []byte("any"))
+	in.Partition = 3
+	bodies := in
+	bodies.Topic, bodies.TopicID = domain.TopicBodies, projectiontest.TopicID(domain.TopicBodies)
+	ann := projectiontest.Person("ann")
+	record := func(part domain.Partition, offset int64, key []byte, e domain.Event) domain.Record {
+		return domain.Record{Partition: part, Offset: offset, Key: key, Event: e, Time: projectiontest.Start.Add(time.Duration(offset) * time.Second)}
+	}
+	published := func(k domain.PostKey, id byte) domain.PostPublished {
+		return domain.PostPublished{PostRef: k, EventID: domain.EventID{id}, Author: ann, Audience: domain.AudienceEveryone, Body: domain.Digest{id}}
+	}
+	bad := published(p3, 3)
+	bad.Audience = "friends"
+	err := d.Deliver(ctx, posts.Projection{}, domain.Batch{
+		Records: []domain.Record{
+			record(in, 0, p1.Key(), published(p1, 1)),
+			record(in, 1, p2.Key(), published(p2, 2)),
+			record(in, 2, p2.Key(), domain.PostDeleted{PostRef: p2, EventID: domain.EventID{4}}),
+			record(in, 3, p3.Key(), bad),
+			record(bodies, 0, p1.BodyKey(domain.EventID{1}), domain.PostBodyWritten{PostRef: p1, EventID: domain.EventID{1}, Text: "Hello"}),
+		},
+		Next: []domain.Position{in.At(4), bodies.At(1)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []domain.PostKey{p1, p2, p3, none, p1}
+
+	views, err := posts.Read(ctx, d.Pool, keys)
+	if err != nil || len(views) != 2 || views[p1].Text != "Hello" || views[p1].Version != 1 || !views[p2].Deleted ||
+		!views[p1].CreatedAt.Equal(projectiontest.Start) || views[p1].BodyEvent != (domain.EventID{1}) {
+		t.Errorf("posts %+v (%v)", views, err)
+	}
+
+	found, err := posts.Lookup(ctx, d.Pool, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := found.Posts[p1]; len(found.Posts) != 2 || !a.Known || a.Deleted || a.Version != 1 || a.Author != ann || a.Audience != domain.AudienceEveryone {
+		t.Errorf("answers %+v", found.Posts)
+	}
+	if !found.Posts[p2].Deleted || len(found.Parked) != 1 || !found.Parked[p3] {
+		t.Errorf("answers %+v, parked %v", found.Posts, found.Parked)
+	}
+	if len(found.Positions) != 1 || found.Positions[3] != in.At(4) {
+		t.Errorf("positions %v", found.Positions)
+	}
+	if found, err := posts.Lookup(ctx, d.Pool, nil); err != nil || len(found.Positions) != 1 {
+		t.Errorf("without keys: %v (%v)", found, err)
+	}
+
+	o, ok, err := posts.OutcomeOf(ctx, d.Pool, p2, domain.EventID{4})
+	if err != nil || !ok || o != (domain.Outcome{Kind: domain.OutcomeDeleted, Version: 2}) {
+		t.Errorf("outcome %v %v (%v)", o, ok, err)
+	}
+	if _, ok, err := posts.OutcomeOf(ctx, d.Pool, p3, domain.EventID{3}); err != nil || ok {
+		t.Errorf("a parked event has an outcome (%v)", err)
+	}
+
+	far := in
+	far.Partition = 4
+	settled, err := posts.Settled(ctx, d.Pool, []posts.Wait{
+		{Key: p1},
+		{Key: none, WaitsFor: []domain.Position{in.At(4)}},
+		{Key: none, WaitsFor: []domain.Position{in.At(4), in.At(5)}},
+		{Key: none, WaitsFor: []domain.Position{far.At(1)}},
+		{Key: p3, WaitsFor: []domain.Position{in.At(1)}},
+	})
+	if want := []bool{true, true, false, false, false}; err != nil || len(settled) != 5 {
+		t.Error(settled, err)
+	} else {
+		for i := range want {
+			if settled[i] != want[i] {
+				t.Errorf("wait %d settled: %v", i, settled[i])
+			}
+		}
+	}
+}
+
+// What Check lets in, the tables hold; the laws would show it too, now and then.
+func TestCheckMirrorsTheTables(t *testing.T) {
+	k := projectiontest.Post("p")
+	r := domain.Record{Time: projectiontest.Start}
+	id := domain.EventID{1}
+	good := domain.PostPublished{PostRef: k, EventID: id, Audience: domain.AudienceEveryone}
+	with := func(f func(*domain.PostPublished)) domain.PostPublished { e := good; f(&e); return e }
+	none := domain.Audience("")
+	for name, e := range map[string]domain.Event{
+		"tenant":        with(func(e *domain.PostPublished) { e.PostRef.Tenant = "Demo" }),
+		"post":          with(func(e *domain.PostPublished) { e.PostRef.Post = "a\x00b" }),
+		"long post":     with(func(e *domain.PostPublished) { e.PostRef.Post = domain.PostID(strings.Repeat("x", 256)) }),
+		"event id":      with(func(e *domain.PostPublished) { e.EventID = domain.EventID{} }),
+		"audience":      with(func(e *domain.PostPublished) { e.Audience = "audience:" + "\xff" }),
+		"time":          with(func(e *domain.PostPublished) { e.PublishedAt = time.Date(300_000, 1, 1, 0, 0, 0, 0, time.UTC) }),
+		"edit":          domain.PostEdited{PostRef: k, EventID: id, Audience: &none},
+		"counts":        domain.CountsImported{PostRef: k, EventID: id, Impressions: -1, AsOf: projectiontest.Start},
+		"counts' time":  domain.CountsImported{PostRef: k, EventID: id},
+		"long text":     domain.PostBodyWritten{PostRef: k, EventID: id, Text: strings.Repeat("x", domain.BodyBytesMax+1)},
+		"NUL in text":   domain.PostBodyWritten{PostRef: k, EventID: id, Text: "a\x00b"},
+		"text not UTF8": domain.PostBodyWritten{PostRef: k, EventID: id, Text: "\xff"},
+	} {
+		r.Event = e
+		if err := (posts.Projection{}).Check(r); domain.CodeOf(err) != domain.CodeInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r.Event = good
+	if err := (posts.Projection{}).Check(r); err != nil {
+		t.Error(err)
+	}
+	r.Event = domain.PersonNamed{}
+	if err := (posts.Projection{}).Check(r); err != domain.ErrUnknownEvent { //nolint:errorlint // the very one
+		t.Error(err)
+	}
+}
