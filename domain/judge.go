@@ -41,6 +41,9 @@ func (o *Overlay) Judge(r ViewRecord, post PostAnswer, limits Limits) *Verdict {
 		Viewer: view.Viewer, ViewOffset: r.Offset, LimitsRevision: limits.Revision,
 		Received: o.now, ViewedAt: o.now,
 	}
+	if again := view.Readmitted; again != nil {
+		v.Readmits = &again.Offset // of a malformed one too: the keeper must learn that it was judged
+	}
 	if r.Malformed != "" {
 		v.Reason, v.Detail = ReasonMalformed, r.Malformed
 		o.remember(v)
@@ -49,7 +52,7 @@ func (o *Overlay) Judge(r ViewRecord, post PostAnswer, limits Limits) *Verdict {
 	v.ViewID, v.Post, v.ClaimedAt = view.ViewID, view.Post, view.ViewedAt
 	v.Anonymous, v.Imported, v.Context = view.Anonymous, view.Imported, view.Context
 	if again := view.Readmitted; again != nil {
-		v.Readmits, v.Received, v.ViewedAt = &again.Offset, again.Received, again.ViewedAt
+		v.Received, v.ViewedAt = again.Received, again.ViewedAt
 	} else {
 		v.ViewedAt = Corrected(view.ViewedAt, view.SentAt, o.now)
 	}

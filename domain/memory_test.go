@@ -54,7 +54,7 @@ func TestRestoredMemoryJudgesAlike(t *testing.T) {
 		overlay.Commit()
 		log = append(log, batch...)
 
-		restored := domain.NewMemory(limits)
+		restored := domain.RestoreMemory(limits, lived.Now())
 		for _, c := range log {
 			if !c.at.Before(lived.Now().Add(-limits.Window())) {
 				restored.Remember(c.verdict, c.at)

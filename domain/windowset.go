@@ -18,6 +18,11 @@ type windowSet struct {
 	now    int64 // ms; the latest time seen
 	swept  int64 // ms; when the sweep last moved on
 	next   int   // the shard to sweep next
+
+	// While a set is restored, entries that will be out of the window at its end are left out, and shards grow
+	// by doubling: many additions follow each other and nothing is asked. settle ends that.
+	restoring bool
+	until     int64 // ms
 }
 
 const (
@@ -25,6 +30,7 @@ const (
 	windowSlotsMin = 8
 	windowFullPct  = 85 // a fuller shard is rebuilt ...
 	windowGrownPct = 80 // ... to this
+	windowRoomyPct = 40 // ... or, while it is restored, to this
 	// A sweep passes every shard once in this part of the window, so that memory falls when traffic does.
 	sweepsPerWindow = 4
 )
@@ -84,11 +90,14 @@ func (s *windowSet) count(hash uint64, now time.Time, window time.Duration, most
 // add remembers hash at time at, which must not be before the times added earlier.
 func (s *windowSet) add(hash uint64, at time.Time) {
 	atMS := at.UnixMilli()
+	if s.restoring && s.until-atMS > s.window {
+		return
+	}
 	s.advance(atMS)
 	hash = nonZero(hash)
 	sh := s.shard(hash)
 	if (sh.used+1)*100 > len(sh.hashes)*windowFullPct {
-		sh.rebuild(s.now, s.window)
+		sh.rebuild(s.now, s.window, s.grownPct())
 	}
 	i := home(hash, len(sh.hashes))
 	for ; sh.hashes[i] != 0; i++ {
@@ -121,20 +130,40 @@ func (s *windowSet) advance(now int64) {
 	s.now = now
 	step := max(s.window/(sweepsPerWindow*windowShards), 1)
 	for ; now-s.swept >= step; s.swept += step {
-		s.shards[s.next].rebuild(now, s.window)
+		s.shards[s.next].rebuild(now, s.window, s.grownPct())
 		s.next = (s.next + 1) % windowShards
 	}
 }
 
-// rebuild drops what is expired and makes room for about a sixteenth more than what is left.
-func (sh *windowShard) rebuild(now, window int64) {
+func (s *windowSet) grownPct() int {
+	if s.restoring {
+		return windowRoomyPct
+	}
+	return windowGrownPct
+}
+
+// settle ends a restore: from now on the set is kept as small as it can be.
+func (s *windowSet) settle() {
+	if !s.restoring {
+		return
+	}
+	s.restoring = false
+	for i := range s.shards {
+		if s.shards[i].used > 0 {
+			s.shards[i].rebuild(s.now, s.window, windowGrownPct)
+		}
+	}
+}
+
+// rebuild drops what is expired, and makes room so that grownPct of it are taken.
+func (sh *windowShard) rebuild(now, window int64, grownPct int) {
 	live := 0
 	for i, h := range sh.hashes {
 		if h != 0 && age(now, sh.times[i]) <= window {
 			live++
 		}
 	}
-	slots := max((live+1)*100/windowGrownPct+1, windowSlotsMin)
+	slots := max((live+1)*100/grownPct+1, windowSlotsMin)
 	next := windowShard{hashes: make([]uint64, slots), times: make([]uint32, slots), used: 0}
 	for i, h := range sh.hashes {
 		if h == 0 || age(now, sh.times[i]) > window {

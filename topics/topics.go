@@ -5,6 +5,7 @@
 package topics
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -36,15 +37,23 @@ const (
 // for each.
 const compactedDaily = 24 * time.Hour
 
-// Kafka's names for who gives a record its time.
-const (
-	appendTime = "LogAppendTime"
-	createTime = "CreateTime"
-)
+// appended: the broker gives a record its time, so no client's clock gets into the log.
+func appended(configs map[string]string) map[string]string {
+	configs["message.timestamp.type"] = "LogAppendTime"
+	return configs
+}
+
+// timedByGate: a verdict's time is its partition time. Kafka would refuse one that is more than an hour ahead of
+// the broker's clock, and one jump of that clock would stop the gate until it is past.
+func timedByGate(configs map[string]string) map[string]string {
+	configs["message.timestamp.type"] = "CreateTime"
+	configs["message.timestamp.after.max.ms"] = strconv.FormatInt(math.MaxInt64, 10)
+	return configs
+}
 
 // keptForEver: the log is the only truth, so no broker default may shorten it.
-func keptForEver(timestampType string) map[string]string {
-	return map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": timestampType}
+func keptForEver() map[string]string {
+	return map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 }
 
 func compacted() map[string]string {
@@ -55,14 +64,12 @@ func compacted() map[string]string {
 // All lists every topic. A verdict stands in the partition of the same number as its view, so all topics of
 // an installation have the same number of partitions.
 var All = []Spec{
-	{domain.TopicPosts, "tenant, post", "PostPublished, PostEdited, PostDeleted, CountsImported", keptForEver(createTime)},
-	{domain.TopicAudiences, "tenant, audience, person", "AudienceMemberAdded, AudienceMemberRemoved", keptForEver(createTime)},
-	// The gate's time is the time of the append, which no client can bend.
-	{domain.TopicViews, "tenant, person", "ViewReported", keptForEver(appendTime)},
-	// A verdict's time is its partition time, given by the gate.
-	{domain.TopicVerdicts, "tenant, person", "ViewCounted, ViewRefused", keptForEver(createTime)},
-	{domain.TopicPeople, "tenant, person", "PersonNamed, PersonErased", compacted()},
-	{domain.TopicBodies, "tenant, post, event id", "PostBodyWritten", compacted()},
-	{domain.TopicTenants, "tenant, kind, id", "TenantCreated, LimitsSet, KeyIssued, PartitionsRecorded, ...", compacted()},
-	{domain.TopicImpressions, "tenant, post", "ImpressionsChanged", compacted()},
+	{domain.TopicPosts, "tenant, post", "PostPublished, PostEdited, PostDeleted, CountsImported", appended(keptForEver())},
+	{domain.TopicAudiences, "tenant, audience, person", "AudienceMemberAdded, AudienceMemberRemoved", appended(keptForEver())},
+	{domain.TopicViews, "tenant, person", "ViewReported", appended(keptForEver())},
+	{domain.TopicVerdicts, "tenant, person", "ViewCounted, ViewRefused", timedByGate(keptForEver())},
+	{domain.TopicPeople, "tenant, person", "PersonNamed, PersonErased", appended(compacted())},
+	{domain.TopicBodies, "tenant, post, event id", "PostBodyWritten", appended(compacted())},
+	{domain.TopicTenants, "tenant, kind, id", "TenantCreated, LimitsSet, KeyIssued, PartitionsRecorded, ...", appended(compacted())},
+	{domain.TopicImpressions, "tenant, post", "ImpressionsChanged", appended(compacted())},
 }
