@@ -87,6 +87,7 @@ type Gate struct {
 // Projector bounds the projectors' batches.
 type Projector struct {
 	BatchEventsMax int
+	Workers        int // members of each projection's group in this process, each with a connection
 }
 
 // Log says how the process logs.

@@ -143,6 +143,11 @@ var table = []Setting{
 		target: func(s *Settings) any { return &s.Projector.BatchEventsMax },
 	},
 	{
+		Name: "projector.workers", Env: "SEENBY_PROJECTOR_WORKERS", Default: "2", min: 1, max: 32,
+		Help:   "workers of each projection in one process, each with its share of the partitions and a database connection",
+		target: func(s *Settings) any { return &s.Projector.Workers },
+	},
+	{
 		Name: "log.level", Env: "SEENBY_LOG_LEVEL", Default: "info", choices: []string{"debug", "info", "warn", "error"},
 		Help:   "the least that is logged",
 		target: func(s *Settings) any { return &s.Log.Level },

@@ -4,7 +4,7 @@
 // A post's events are all in one partition, so one projector at a time folds a post; the log's order decides
 // every conflict, and an event whose id is known changes nothing and keeps its first outcome. Texts come from
 // another topic and are joined by the id of the event that names them, so that the two topics need not keep
-// step. Memberships of audiences come with a later issue.
+// step. Memberships of audiences are not folded yet.
 //
 // What follows a parked event of a post is parked too (OrderKey is the record key); Lookup and Settled tell
 // the gate and the keeper about such posts. Beyond that it fails only as PostgreSQL does.

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"seenby/internal/config"
+	"seenby/internal/eventlog"
+	"seenby/internal/postgres"
+	"seenby/internal/tenancy"
+)
+
+// openLog opens Kafka as the settings say. It does not touch the network.
+func openLog(s config.Settings, log *slog.Logger) (*eventlog.Log, error) {
+	cfg := eventlog.Config{
+		Brokers: s.Kafka.Brokers, Prefix: s.Kafka.Prefix, Logger: log,
+		SASL: eventlog.SASL{Mechanism: s.Kafka.SASL.Mechanism, User: s.Kafka.SASL.User, Password: s.Kafka.SASL.Password.Reveal()},
+	}
+	var err error
+	if cfg.TLS, err = s.Kafka.TLS.Config(os.ReadFile); err != nil {
+		return nil, err
+	}
+	return eventlog.Open(cfg)
+}
+
+// openStore opens PostgreSQL as the settings say. It does not touch the network.
+func openStore(ctx context.Context, s config.Settings) (*postgres.Store, error) {
+	return postgres.Open(ctx, postgres.Config{
+		URL:            s.Database.URL.Reveal(),
+		ConnectionsMax: int32(s.Database.ConnectionsMax), //nolint:gosec // bounded by the settings' table
+	})
+}
+
+func openSecret(s config.Settings) (*tenancy.Secret, error) {
+	return tenancy.NewSecret(s.Secret.Reveal())
+}

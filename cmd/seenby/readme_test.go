@@ -1,0 +1,74 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"strings"
+	"testing"
+
+	"seenby/internal/config"
+)
+
+var update = flag.Bool("update", false, "write the settings' table into README.md")
+
+const readmePath = "../../README.md"
+
+// TestReadmeCommands runs what the README tells a newcomer to type, as it stands. Every block of shell in it has
+// to be known here.
+func TestReadmeCommands(t *testing.T) {
+	text, err := os.ReadFile(readmePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := shellBlocks(string(text))
+	want := []string{
+		"go run ./cmd/seenby dev\n", // run below
+		"go test ./...\n",           // is running this: .ci/run runs exactly it
+		strings.NewReplacer("%ADDR%", "127.0.0.1:8080", "%KEYFILE%", ".seenby/dev.key").Replace(tour), // what dev prints, see TestDev
+	}
+	if len(blocks) != len(want) {
+		t.Fatalf("README.md has %d blocks of shell, %d are known", len(blocks), len(want))
+	}
+	for i := range want {
+		if blocks[i] != want[i] {
+			t.Errorf("block %d of README.md is\n%s\nwant\n%s", i+1, blocks[i], want[i])
+		}
+	}
+	d := startDev(t, t.TempDir(), nil, "bash", "-c", "cd ../.. && exec "+blocks[0])
+	checkTour(t, d.tourOf(t))
+}
+
+func shellBlocks(text string) (blocks []string) {
+	for {
+		_, rest, ok := strings.Cut(text, "```sh\n")
+		if !ok {
+			return blocks
+		}
+		block, rest, _ := strings.Cut(rest, "```\n")
+		blocks, text = append(blocks, block), rest
+	}
+}
+
+// TestReadmeSettings keeps the README's table what the program reads.
+func TestReadmeSettings(t *testing.T) {
+	const from, to = "<!-- settings: generated, see cmd/seenby/readme_test.go -->\n", "<!-- /settings -->\n"
+	text, err := os.ReadFile(readmePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), from)
+	_, after, ok2 := strings.Cut(rest, to)
+	if !ok || !ok2 {
+		t.Fatal("README.md has no place for the settings")
+	}
+	want := before + from + strings.TrimRight(config.Table(), "\n") + "\n" + to + after
+	if want == string(text) {
+		return
+	}
+	if !*update {
+		t.Fatal("the settings' table of README.md is old: go test ./cmd/seenby -run ReadmeSettings -update")
+	}
+	if err := os.WriteFile(readmePath, []byte(want), 0o644); err != nil { //nolint:gosec // a text for all
+		t.Fatal(err)
+	}
+}

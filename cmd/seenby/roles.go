@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"seenby/domain"
+	"seenby/internal/eventlog"
+	"seenby/internal/gate"
+	"seenby/internal/keeper"
+	"seenby/internal/projector"
+	"seenby/projections"
+	"seenby/projections/impressions"
+	"seenby/projections/people"
+	"seenby/projections/posts"
+	"seenby/projections/uniqueviews"
+)
+
+// role is a part of the work that a process takes on. More processes with a role share it by consumer groups.
+type role string
+
+const (
+	roleAPI       role = "api"
+	roleGate      role = "gate"
+	roleProjector role = "projector"
+	roleKeeper    role = "keeper"
+)
+
+var allRoles = []role{roleAPI, roleGate, roleProjector, roleKeeper}
+
+// allProjections are the read models. Adding one is a folder below projections, a migration, and a line here.
+var allProjections = []projections.Projection{
+	posts.Projection{}, impressions.Projection{}, uniqueviews.Projection{}, people.Projection{},
+}
+
+func parseRoles(names []string) ([]role, error) {
+	var roles []role
+	for _, name := range names {
+		if r := role(name); !slices.Contains(allRoles, r) {
+			return nil, domain.Invalid("--roles", "there is no role %q; there are %v", name, allRoles)
+		} else if !slices.Contains(roles, r) {
+			roles = append(roles, r)
+		}
+	}
+	return roles, nil
+}
+
+func parseProjections(names []string) ([]projections.Projection, error) {
+	if len(names) == 0 {
+		return allProjections, nil
+	}
+	var out []projections.Projection
+	for _, name := range names {
+		i := slices.IndexFunc(allProjections, func(p projections.Projection) bool { return p.Name() == name })
+		if i < 0 {
+			var known []string
+			for _, p := range allProjections {
+				known = append(known, p.Name())
+			}
+			return nil, domain.Invalid("--projections", "there is no projection %q; there are %s", name, strings.Join(known, ", "))
+		}
+		out = append(out, allProjections[i])
+	}
+	return out, nil
+}
+
+// checkNames are the checks that the roles of the process will have.
+func (s *service) checkNames() []string {
+	var names []string
+	for _, r := range s.roles {
+		switch r {
+		case roleAPI: // has none beyond what it needs
+		case roleProjector:
+			for _, p := range s.projections {
+				names = append(names, projectorCheck(p))
+			}
+		default:
+			names = append(names, string(r))
+		}
+	}
+	return names
+}
+
+func projectorCheck(p projections.Projection) string { return "projector " + p.Name() }
+
+func (s *service) start(ctx context.Context, group *errgroup.Group, r role) error {
+	switch r {
+	case roleAPI: // its server runs already
+		return nil
+	case roleGate:
+		return s.startGate(ctx, group)
+	case roleProjector:
+		for _, p := range s.projections {
+			if err := s.startProjector(ctx, group, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	case roleKeeper:
+		return s.startKeeper(ctx, group)
+	}
+	return domain.Errorf(domain.CodeInternal, "role %s has no start", r)
+}
+
+func (s *service) startGate(ctx context.Context, group *errgroup.Group) error {
+	var members *eventlog.Group
+	err := s.eventually(ctx, "the group of the gates", func() (err error) {
+		members, err = s.events.JoinGroup(ctx, "gate", domain.TopicViews)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g, err := gate.New(
+		gate.Config{Kafka: s.events.Config(), BatchViewsMax: s.settings.Gate.BatchViewsMax, GatherFor: s.settings.Gate.GatherFor},
+		gate.Deps{
+			Assigner: members, Ends: s.events, Posts: s.store, Tenants: s.registry, Logger: s.log,
+			Hooks: gate.Hooks{
+				Verdicts: s.metrics.Verdicts, Committed: s.metrics.GateBatch, Restored: s.metrics.GateRestored,
+				Paused: s.metrics.GatePaused, Failed: s.metrics.GateFailed,
+			},
+		})
+	if err != nil {
+		members.Close()
+		return err
+	}
+	s.checks.set(string(roleGate), func(context.Context) error { return g.Ready() })
+	group.Go(func() error {
+		defer members.Close()
+		return ended(ctx, g.Run(ctx))
+	})
+	group.Go(func() error { s.watchStableOffsets(ctx); return nil })
+	return nil
+}
+
+// startProjector starts a projection's workers: members of its group, which share its partitions as those of
+// other processes do.
+func (s *service) startProjector(ctx context.Context, group *errgroup.Group, p projections.Projection) error {
+	workers := make([]*projector.Projector, s.settings.Projector.Workers)
+	for i := range workers {
+		var source *eventlog.Source
+		err := s.eventually(ctx, "the group of the projectors", func() (err error) {
+			// A group per version: while a version is built beside the live one, both read everything.
+			source, err = s.events.JoinSource(ctx, fmt.Sprintf("projector-%s-v%d", p.Name(), p.Version()), p.Topics()...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		worker := projector.New(p, source, s.store, projector.Config{BatchEventsMax: s.settings.Projector.BatchEventsMax}, s.log, s.now, projector.Hooks{
+			Committed: func(b projector.BatchStats) { s.metrics.ProjectionBatch(p.Name(), b.Read, b.Parked, b.Took) },
+			Retrying:  func(error) { s.metrics.ProjectionRetry(p.Name()) },
+		})
+		group.Go(func() error {
+			defer source.Close()
+			return ended(ctx, worker.Run(ctx))
+		})
+		workers[i] = worker
+	}
+	s.checks.set(projectorCheck(p), func(context.Context) error {
+		for _, w := range workers {
+			if err := w.Status().Err; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	group.Go(func() error { s.watchLag(ctx, p.Name(), workers); return nil })
+	return nil
+}
+
+func (s *service) startKeeper(ctx context.Context, group *errgroup.Group) error {
+	var source *eventlog.Source
+	err := s.eventually(ctx, "the group of the keepers", func() (err error) {
+		source, err = s.events.JoinSource(ctx, "keeper", domain.TopicVerdicts)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	k, err := keeper.New(keeper.Config{}, keeper.Deps{
+		Source: source, Appender: s.events, Readmodel: s.store, Logger: s.log,
+		Hooks: keeper.Hooks{Pending: s.metrics.KeeperPending, Readmitted: s.metrics.KeeperReadmitted},
+	})
+	if err != nil {
+		source.Close()
+		return err
+	}
+	s.checks.set(string(roleKeeper), func(context.Context) error { return k.Ready() })
+	group.Go(func() error {
+		defer source.Close()
+		return ended(ctx, k.Run(ctx))
+	})
+	return nil
+}
+
+// ended is nil for a role that ended because it was told to.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func newID() [16]byte { return uuid.Must(uuid.NewV7()) }
