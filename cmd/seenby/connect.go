@@ -11,6 +11,16 @@ import (
 	"seenby/internal/tenancy"
 )
 
+// connect reads the settings and opens Kafka, for commands that need no more. Close the log.
+func (env *environment) connect(dataDir string, needs ...config.Need) (config.Settings, *eventlog.Log, error) {
+	s, err := env.settings(dataDir, append(needs, config.NeedKafka)...)
+	if err != nil {
+		return s, nil, err
+	}
+	log, err := openLog(s, nil)
+	return s, log, err
+}
+
 // openLog opens Kafka as the settings say. It does not touch the network.
 func openLog(s config.Settings, log *slog.Logger) (*eventlog.Log, error) {
 	cfg := eventlog.Config{

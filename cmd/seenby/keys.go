@@ -2,7 +2,6 @@ package main
 
 import (
 	"seenby/domain"
-	"seenby/internal/config"
 	"seenby/internal/tenancy"
 )
 
@@ -19,11 +18,7 @@ type keysCreateCommand struct {
 
 // Run creates the key. Standard output holds nothing but the key, so that a script can take it.
 func (c keysCreateCommand) Run(env *environment) error {
-	s, err := env.settings(c.DataDir, config.NeedKafka)
-	if err != nil {
-		return err
-	}
-	log, err := openLog(s, nil)
+	_, log, err := env.connect(c.DataDir)
 	if err != nil {
 		return err
 	}

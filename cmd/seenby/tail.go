@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"seenby/domain"
-	"seenby/internal/config"
 	"seenby/internal/eventlog"
 	"seenby/topics"
 )
@@ -33,11 +32,7 @@ func (c tailCommand) Run(env *environment) error {
 	if err != nil {
 		return err
 	}
-	s, err := env.settings(c.DataDir, config.NeedKafka)
-	if err != nil {
-		return err
-	}
-	log, err := openLog(s, nil)
+	_, log, err := env.connect(c.DataDir)
 	if err != nil {
 		return err
 	}

@@ -19,19 +19,15 @@ type tenantsCreateCommand struct {
 
 // Run creates the tenant.
 func (c tenantsCreateCommand) Run(env *environment) error {
-	s, err := env.settings(c.DataDir, config.NeedKafka, config.NeedSecret)
-	if err != nil {
-		return err
-	}
-	secret, err := openSecret(s)
-	if err != nil {
-		return err
-	}
-	log, err := openLog(s, nil)
+	s, log, err := env.connect(c.DataDir, config.NeedSecret)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
+	secret, err := openSecret(s)
+	if err != nil {
+		return err
+	}
 	in, err := log.Installation(env.ctx)
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"text/tabwriter"
 
 	"seenby/domain"
-	"seenby/internal/config"
 	"seenby/internal/eventlog"
 	"seenby/topics"
 )
@@ -49,19 +48,24 @@ func (f topicsFlags) wanted(allowUndurable bool) (eventlog.TopicsWanted, error) 
 	return want, nil
 }
 
+func (f topicsFlags) connect(env *environment) (*eventlog.Log, eventlog.TopicsWanted, error) {
+	s, log, err := env.connect(f.DataDir)
+	if err != nil {
+		return nil, eventlog.TopicsWanted{}, err
+	}
+	want, err := f.wanted(s.AllowUndurable)
+	if err != nil {
+		log.Close()
+		return nil, want, err
+	}
+	return log, want, nil
+}
+
 type topicsPlanCommand struct{ topicsFlags }
 
 // Run prints the plan.
 func (c topicsPlanCommand) Run(env *environment) error {
-	s, err := env.settings(c.DataDir, config.NeedKafka)
-	if err != nil {
-		return err
-	}
-	want, err := c.wanted(s.AllowUndurable)
-	if err != nil {
-		return err
-	}
-	log, err := openLog(s, nil)
+	log, want, err := c.connect(env)
 	if err != nil {
 		return err
 	}
@@ -83,15 +87,7 @@ type topicsApplyCommand struct{ topicsFlags }
 
 // Run carries the plan out.
 func (c topicsApplyCommand) Run(env *environment) error {
-	s, err := env.settings(c.DataDir, config.NeedKafka)
-	if err != nil {
-		return err
-	}
-	want, err := c.wanted(s.AllowUndurable)
-	if err != nil {
-		return err
-	}
-	log, err := openLog(s, nil)
+	log, want, err := c.connect(env)
 	if err != nil {
 		return err
 	}

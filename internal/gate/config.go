@@ -29,17 +29,17 @@ type Config struct {
 
 // Defaults and bounds.
 const (
-	batchViewsDefault     = 5000
-	batchViewsMax         = 100_000
-	gatherForDefault      = 25 * time.Millisecond
-	gatherForMax          = time.Second
-	negativeWaitDefault   = 200 * time.Millisecond
-	negativeWaitMax       = time.Second // a positive answer may be 2 s behind; its cache and this wait share them
-	answersDefault        = 100_000
-	answersMax            = 10_000_000
-	transactionDefault    = 6 * time.Second
-	transactionTimeoutMin = time.Second
-	transactionTimeoutMax = time.Minute
+	batchViewsDefault       = 5000
+	batchViewsMax           = 100_000
+	gatherForDefault        = 25 * time.Millisecond
+	gatherForMax            = time.Second
+	negativeWaitDefault     = 200 * time.Millisecond
+	negativeWaitMax         = time.Second // a positive answer may be 2 s behind; its cache and this wait share them
+	answersDefault          = 100_000
+	answersMax              = 10_000_000
+	transactionDefault      = 6 * time.Second
+	transactionTimeoutLeast = time.Second
+	transactionTimeoutMost  = time.Minute
 
 	// answersKept is how long a positive answer is used again without a look-up.
 	answersKept = time.Second
@@ -100,7 +100,7 @@ func (c Config) Validate() error {
 	check(c.GatherFor >= 0 && c.GatherFor <= gatherForMax, "gather_for", "must be at most %v", gatherForMax)
 	check(c.NegativeWait >= 0 && c.NegativeWait <= negativeWaitMax, "negative_wait", "must be at most %v", negativeWaitMax)
 	check(c.AnswersMax >= 1 && c.AnswersMax <= answersMax, "answers_max", "must be 1 to %d", answersMax)
-	check(c.TransactionTimeout >= transactionTimeoutMin && c.TransactionTimeout <= transactionTimeoutMax,
-		"transaction_timeout", "must be %v to %v", transactionTimeoutMin, transactionTimeoutMax)
+	check(c.TransactionTimeout >= transactionTimeoutLeast && c.TransactionTimeout <= transactionTimeoutMost,
+		"transaction_timeout", "must be %v to %v", transactionTimeoutLeast, transactionTimeoutMost)
 	return errors.Join(problems...)
 }

@@ -213,7 +213,7 @@ func (c *deafConn) Write(b []byte) (int, error) {
 func (c *deafConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if c.armed.Load() {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, io.EOF
 	}
 	return n, err

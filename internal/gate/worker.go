@@ -71,7 +71,7 @@ func (w *worker) run(ctx context.Context) {
 		}
 		switch {
 		case errors.Is(err, errWindow):
-			w.log.Info("gate: " + err.Error())
+			w.log.Info("gate: opening anew", "reason", err.Error())
 			continue
 		case code == domain.CodeDataLoss, code == domain.CodeMisconfigured:
 			// Trying again cannot help and would hide it. The other partitions go on.

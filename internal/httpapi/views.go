@@ -55,7 +55,7 @@ func (s *server) reportViews(ctx context.Context, in *struct{ RawBody []byte }) 
 	if err := validJSON(in.RawBody); err != nil {
 		return nil, err
 	}
-	body := bodies.Get().(*viewsBody) //nolint:forcetypeassert,errcheck // the pool holds nothing else
+	body := bodies.Get().(*viewsBody) //nolint:forcetypeassert // the pool holds nothing else
 	defer body.release()
 	// One copy of the body carries all strings of all views; huma takes its buffer back.
 	if err := parseViews(string(in.RawBody), body); err != nil {

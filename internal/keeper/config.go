@@ -24,8 +24,8 @@ const (
 	appendDefault  = 1000
 	appendMax      = 10_000
 	everyDefault   = 250 * time.Millisecond
-	everyMin       = time.Millisecond
-	everyMax       = time.Minute
+	everyLeast     = time.Millisecond
+	everyMost      = time.Minute
 
 	// pollEventsMax is how many verdicts are folded between two looks at the clock.
 	pollEventsMax = 10_000
@@ -68,8 +68,8 @@ func (c Config) Validate() error {
 	if c.AppendMax < 1 || c.AppendMax > appendMax {
 		problems = append(problems, domain.Invalid("append_max", "must be 1 to %d", appendMax))
 	}
-	if c.Every < everyMin || c.Every > everyMax {
-		problems = append(problems, domain.Invalid("every", "must be %v to %v", everyMin, everyMax))
+	if c.Every < everyLeast || c.Every > everyMost {
+		problems = append(problems, domain.Invalid("every", "must be %v to %v", everyLeast, everyMost))
 	}
 	return errors.Join(problems...)
 }

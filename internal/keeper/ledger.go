@@ -61,8 +61,8 @@ func (l *ledger) fold(r domain.Record) error {
 		return r.Err
 	}
 	v, ok := r.Event.(*domain.Verdict)
-	if r.Err != nil || !ok {
-		return nil
+	if !ok {
+		return nil // what cannot be read is the projectors' to park
 	}
 	l.judged = max(l.judged, v.ViewOffset)
 	if v.Readmits != nil {

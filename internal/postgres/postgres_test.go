@@ -84,7 +84,7 @@ func TestOpensWhilePostgresIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	l.Close() //nolint:errcheck // nobody listens there now
+	l.Close() // nobody listens there now
 	store, err := postgres.Open(t.Context(), postgres.Config{URL: "postgres://seenby:secret@" + address + "/seenby"})
 	if err != nil {
 		t.Fatal(err)

@@ -193,7 +193,7 @@ func (tally) Check(r domain.Record) error {
 
 func (tally) Apply(ctx context.Context, tx projections.Tx, batch []domain.Record) error {
 	for _, r := range batch {
-		post := string(r.Event.(*domain.Verdict).Post) //nolint:forcetypeassert // checked
+		post := string(r.Event.(*domain.Verdict).Post) // checked
 		if _, err := tx.Exec(ctx, "INSERT INTO tally VALUES ($1, 1) ON CONFLICT (post) DO UPDATE SET n = tally.n + 1", post); err != nil {
 			return err
 		}

@@ -252,7 +252,7 @@ func zombie(ctx context.Context, d *Database, p projections.Projection, l *Log) 
 			return err
 		}
 		if err := d.Write(ctx, p, projections.Cut(rows, b), nil); !errors.Is(err, projections.ErrMoved) {
-			return fmt.Errorf("a zombie's write gave %v, not ErrMoved", err)
+			return fmt.Errorf("a zombie's write gave %w, not ErrMoved", err)
 		}
 	}
 	return nil

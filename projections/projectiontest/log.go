@@ -40,7 +40,7 @@ func TopicID(topic domain.Topic) (id domain.TopicID) {
 // PartitionOf is where a key's records stand.
 func PartitionOf(topic domain.Topic, key []byte) domain.Partition {
 	h := fnv.New32a()
-	h.Write(key)                                                                                             //nolint:errcheck // never fails
+	h.Write(key)
 	return domain.Partition{Topic: topic, TopicID: TopicID(topic), Partition: int32(h.Sum32() % Partitions)} //nolint:gosec // small
 }
 

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestCommandsBadInput: each mistake gets one clear answer, and nothing is changed by it.
+func TestCommandsBadInput(t *testing.T) {
+	in, _ := install(t)
+	in.command("tenants", "create", "demo", "--if-missing")
+	if out := in.command("keys", "create", "demo", "--if-none"); !strings.Contains(out, "has a key already") {
+		t.Errorf("keys create --if-none: %s", out)
+	}
+	bare := &installation{t: t}
+	other := &installation{t: t, environ: append([]string{}, in.environ...)}
+	other.environ[len(other.environ)-1] = "SEENBY_SECRET=another-secret-another-secret-another"
+	empty := &installation{t: t, environ: append([]string{}, in.environ...)}
+	empty.environ[1] = "SEENBY_PREFIX=" + in.prefix + "nothing-here."
+
+	for name, c := range map[string]struct {
+		in   *installation
+		args []string
+		code int
+		want []string
+	}{
+		"an unknown command":        {in, []string{"srve"}, exitUsage, []string{"srve"}},
+		"an unknown role":           {in, []string{"serve", "--roles", "api,cook"}, exitUsage, []string{`"cook"`, "gate"}},
+		"an unknown projection":     {in, []string{"serve", "--projections", "likes"}, exitUsage, []string{`"likes"`, "uniqueviews"}},
+		"all that is missing":       {bare, []string{"serve"}, exitFailed, []string{"SEENBY_BROKERS", "SEENBY_DATABASE_URL", "SEENBY_SECRET"}},
+		"no topics yet":             {empty, []string{"serve", "--allow-undurable", "--http-addr", "127.0.0.1:0"}, exitFailed, []string{"seenby topics apply"}},
+		"topics that can be lost":   {in, []string{"serve", "--http-addr", "127.0.0.1:0"}, exitFailed, []string{"replication 1", "--allow-undurable"}},
+		"another secret":            {other, []string{"serve", "--allow-undurable", "--http-addr", "127.0.0.1:0"}, exitFailed, []string{"fingerprint"}},
+		"an address that is taken":  {in, []string{"serve", "--allow-undurable", "--http-addr", "256.0.0.1:80"}, exitFailed, []string{"256.0.0.1"}},
+		"a tenant's id":             {in, []string{"tenants", "create", "No_Such"}, exitUsage, []string{"a-z"}},
+		"a tenant that is there":    {in, []string{"tenants", "create", "demo"}, exitFailed, []string{"demo already"}},
+		"a tenant that is not":      {in, []string{"keys", "create", "nobody"}, exitFailed, []string{"no open tenant nobody"}},
+		"an unknown topic":          {in, []string{"tail", "vews"}, exitUsage, []string{`"vews"`, "verdicts"}},
+		"an unknown reason":         {in, []string{"tail", "verdicts", "--reason", "dull"}, exitUsage, []string{`"dull"`, "stale"}},
+		"a reason elsewhere":        {in, []string{"tail", "views", "--reason", "stale"}, exitUsage, []string{"verdicts"}},
+		"a start that is no time":   {in, []string{"tail", "views", "--from", "yesterday"}, exitUsage, []string{"--from", "10m"}},
+		"partitions that differ":    {in, []string{"topics", "apply", "--allow-undurable", "--partitions", "13"}, exitFailed, []string{"keys would move"}},
+		"a plan that would differ":  {in, []string{"topics", "plan", "--allow-undurable", "--partitions", "13"}, exitFailed, []string{"conflict"}},
+		"a replication to lose by":  {in, []string{"topics", "apply", "--replication", "1"}, exitUsage, []string{"--allow-undurable"}},
+		"in-sync above replication": {in, []string{"topics", "apply", "--allow-undurable", "--replication", "1", "--min-insync-replicas", "2"}, exitUsage, []string{"--min-insync-replicas"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := c.in.try(c.args...)
+			if code != c.code {
+				t.Errorf("seenby %s: exit %d, want %d\n%s%s", strings.Join(c.args, " "), code, c.code, stdout, stderr)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(stdout+stderr, want) {
+					t.Errorf("seenby %s says nothing of %q:\n%s%s", strings.Join(c.args, " "), want, stdout, stderr)
+				}
+			}
+		})
+	}
+	if out := in.command("topics", "plan", "--allow-undurable", "--partitions", "12"); strings.Contains(out, "create") || !strings.Contains(out, "ok") {
+		t.Errorf("after all that, the plan is\n%s", out)
+	}
+}
+
+func TestConfigAndVersion(t *testing.T) {
+	in := &installation{t: t, environ: []string{"SEENBY_SECRET=0123456789abcdef0123456789abcdef", "SEENBY_BROKERS=broker:9092"}}
+	out := in.command("config", "print")
+	if strings.Contains(out, "0123456789abcdef") || !strings.Contains(out, "***") || !strings.Contains(out, "broker:9092") {
+		t.Errorf("config print:\n%s", out)
+	}
+	if code, stdout, stderr := in.try("config", "check"); code != exitFailed || !strings.Contains(stderr, "SEENBY_DATABASE_URL") {
+		t.Errorf("config check: %d\n%s%s", code, stdout, stderr)
+	}
+	in.environ = append(in.environ, "SEENBY_DATABASE_URL=postgres://u:secret-password@localhost/d")
+	in.command("config", "check")
+	in.environ = append(in.environ, "SEENBY_BROKRS=x")
+	if code, _, stderr := in.try("config", "check"); code != exitFailed || !strings.Contains(stderr, "SEENBY_BROKRS") || strings.Contains(stderr, "secret-password") {
+		t.Errorf("a variable that is mistyped: %d\n%s", code, stderr)
+	}
+	if out := in.command("version"); !strings.HasPrefix(out, "seenby ") {
+		t.Errorf("version: %s", out)
+	}
+}
