@@ -49,7 +49,7 @@ func build(cfg Config, deps Deps, m models) (http.Handler, error) {
 	root.MethodNotAllowed(methodNotAllowed(root))
 	health(root, cfg, deps)
 
-	api := humachi.New(root.With(s.authenticate), openAPIConfig())
+	api := humachi.New(root.With(s.authenticate, checkQuery), openAPIConfig())
 	s.register(api)
 	spec, err := marshalOpenAPI(api)
 	if err != nil {

@@ -36,9 +36,10 @@ const (
 	viewersLimit    = 50
 	waitDefault     = 5 * time.Second
 	waitMax         = 30 * time.Second
-	waitTokensMax   = 16 // of one Seenby-Wait-For header
-	ignoredMax      = 20 // names of unknown fields in one answer
-	ignoredBytesMax = 64 // of one such name
+	waitLeast       = 250 * time.Millisecond // wait=0 asks whether it is passed, and that takes a look
+	waitTokensMax   = 16                     // of one Seenby-Wait-For header
+	ignoredMax      = 20                     // names of unknown fields in one answer
+	ignoredBytesMax = 64                     // of one such name
 	retryAfter      = "2"
 )
 

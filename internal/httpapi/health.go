@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
@@ -34,8 +35,9 @@ func health(root chi.Router, cfg Config, deps Deps) {
 	root.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
+	before := &lastChecks{missing: map[string]bool{}, log: deps.Logger}
 	root.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		answer := readiness(r.Context(), cfg, deps)
+		answer := readiness(r.Context(), cfg, deps, before)
 		status := http.StatusOK
 		if answer.Status == "unready" {
 			w.Header().Set("Retry-After", retryAfter)
@@ -48,8 +50,28 @@ func health(root chi.Router, cfg Config, deps Deps) {
 	}
 }
 
+// lastChecks remembers what the last probe found: probes come every few seconds, and the log is to tell the
+// beginning and the end of an outage.
+type lastChecks struct {
+	mu      sync.Mutex
+	missing map[string]bool
+	log     *slog.Logger
+}
+
+func (l *lastChecks) note(ctx context.Context, name string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch was := l.missing[name]; {
+	case err != nil && !was:
+		l.log.WarnContext(ctx, "not ready", "dependency", name, "err", err)
+	case err == nil && was:
+		l.log.InfoContext(ctx, "ready again", "dependency", name)
+	}
+	l.missing[name] = err != nil
+}
+
 // readiness asks all dependencies at once. Whoever asks needs no key, so only messages made to be shown are.
-func readiness(ctx context.Context, cfg Config, deps Deps) Readiness {
+func readiness(ctx context.Context, cfg Config, deps Deps, before *lastChecks) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, cfg.CheckTimeout)
 	defer cancel()
 	answer := Readiness{Status: "ready", Dependencies: map[string]string{}}
@@ -58,13 +80,13 @@ func readiness(ctx context.Context, cfg Config, deps Deps) Readiness {
 	for name, check := range deps.Checks {
 		wg.Go(func() {
 			err := check(ctx)
+			before.note(ctx, name, err)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
 				answer.Dependencies[name] = "ok"
 				return
 			}
-			deps.Logger.WarnContext(ctx, "not ready", "dependency", name, "err", err)
 			answer.Dependencies[name] = "missing"
 			var e *domain.Error
 			if errors.As(err, &e) {

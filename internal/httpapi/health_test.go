@@ -65,6 +65,27 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
+// Probes come every few seconds for as long as an outage lasts: the log tells its beginning and its end.
+func TestReadinessIsLoggedOnChange(t *testing.T) {
+	w := newWorld()
+	deps := w.deps()
+	var log strings.Builder
+	deps.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	var away error
+	deps.Checks = map[string]func(context.Context) error{"kafka": func(context.Context) error { return away }}
+	h := Health(Config{}, deps)
+	for _, now := range []error{nil, nil, errors.New("refused"), errors.New("refused again"), nil, nil} {
+		away = now
+		do(h, "GET", "/readyz", "")
+	}
+	if got, want := strings.Count(log.String(), "not ready"), 1; got != want {
+		t.Errorf("%d times not ready, want %d:\n%s", got, want, log.String())
+	}
+	if got, want := strings.Count(log.String(), "\n"), 2; got != want {
+		t.Errorf("%d lines, want %d:\n%s", got, want, log.String())
+	}
+}
+
 type tenantsFunc func(string) (tenancy.TenantHandle, error)
 
 func (f tenantsFunc) Authenticate(bearer string) (tenancy.TenantHandle, error) { return f(bearer) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"seenby/domain"
 	"seenby/internal/tenancy"
 )
 
@@ -83,6 +85,27 @@ func (s *server) recovered(next http.Handler, w middleware.WrapResponseWriter, r
 		writeProblem(w, p)
 	}()
 	next.ServeHTTP(w, r)
+}
+
+// singles are the query parameters that may be given once.
+var singles = []string{"limit", "cursor"}
+
+// checkQuery refuses a query that would be read in part: net/http drops what it cannot read without a word.
+func checkQuery(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			writeProblem(w, newProblem(domain.CodeInvalid, "query", "cannot be read: percent-encode its values, and part them by &"))
+			return
+		}
+		for _, name := range singles {
+			if len(query[name]) > 1 {
+				writeProblem(w, newProblem(domain.CodeInvalid, name, "is given more than once"))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // methodNotAllowed answers 405 with the methods that the path has, which RFC 9110 asks for.

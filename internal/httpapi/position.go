@@ -74,7 +74,7 @@ func (s *server) await(ctx context.Context, tenant tenancy.TenantHandle, in Wait
 	if ok, _ := passed(nil); ok {
 		return nil // nothing that this route reads was written
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, max(wait, waitLeast))
 	defer cancel()
 	return s.waits.until(ctx, passed)
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"errors"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -76,10 +77,14 @@ func checkBody(text string) error {
 	return nil
 }
 
+// strictTime is RFC 3339 to the letter: Go also reads a comma for the point, hours of one digit, and zones that
+// are a day away.
+var strictTime = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
 // parseTime reads a given time; the zero time would read as "not given" further on.
 func parseTime(field, text string) (time.Time, error) {
 	var t time.Time
-	if err := t.UnmarshalText([]byte(text)); err != nil {
+	if err := t.UnmarshalText([]byte(text)); err != nil || !strictTime.MatchString(text) {
 		return t, domain.Invalid(field, "must be a time of RFC 3339, e.g. 2026-11-23T12:00:00Z")
 	}
 	t = t.UTC().Truncate(time.Microsecond) // what the log and the read models keep

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -103,7 +104,7 @@ func basedOnVersion(ifMatch, ifNoneMatch string) (*int64, error) {
 	digits, opened := strings.CutPrefix(ifMatch, `"`)
 	digits, closed := strings.CutSuffix(digits, `"`)
 	version, err := strconv.ParseInt(digits, 10, 64)
-	if !opened || !closed || err != nil || version < 1 {
+	if !opened || !closed || err != nil || version < 1 || strconv.FormatInt(version, 10) != digits {
 		return nil, domain.Invalid("If-Match", `must be one ETag of this post, e.g. "3"`)
 	}
 	return &version, nil
@@ -168,12 +169,17 @@ func (s *server) appendPost(ctx context.Context, tenant tenancy.TenantHandle, ev
 func (s *server) outcome(ctx context.Context, event domain.PostPublished, positions []domain.Position) (*postWritten, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ApplyTimeout)
 	defer cancel()
-	if err := s.waits.until(ctx, readsOfPost.passed(positions)); err != nil {
+	err := s.waits.until(ctx, readsOfPost.passed(positions))
+	if errors.Is(err, errTopicMadeAnew) {
+		// The read models still stand in the topic that was before. The write stands in the log all the same.
+		return nil, domain.Errorf(domain.CodeNotYetApplied, "The read models do not follow the present topic yet.").Because(err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	var became domain.Outcome
 	var post *postOutput
-	err := s.models.read(ctx, func(ctx context.Context, r reader) error {
+	err = s.models.read(ctx, func(ctx context.Context, r reader) error {
 		var found bool
 		var err error
 		became, found, err = r.outcome(ctx, event.PostRef, event.EventID)
@@ -198,11 +204,11 @@ func (s *server) outcome(ctx context.Context, event domain.PostPublished, positi
 	case became.Void():
 		return nil, newProblem(codePrecondition, "", "Another version of the post stands, or none. Read it and decide again.")
 	}
-	body, err := json.Marshal(post.Body)
+	out, err := written(http.StatusOK, post.Body)
 	if err != nil {
-		return nil, fmt.Errorf("encode post: %w", err)
+		return nil, err
 	}
-	out := &postWritten{Status: http.StatusOK, ContentType: "application/json", ETag: post.ETag, Body: body}
+	out.ETag = post.ETag
 	if became.Kind == domain.OutcomeCreated {
 		out.Status, out.Location = http.StatusCreated, postPath(event.PostRef.Post)
 	}
@@ -212,14 +218,24 @@ func (s *server) outcome(ctx context.Context, event domain.PostPublished, positi
 var errGone = domain.Errorf(codeGone, "The post was deleted; its id is never used again.")
 
 func accepted(id domain.PostID) (*postWritten, error) {
-	body, err := json.Marshal(PostAccepted{
+	out, err := written(http.StatusAccepted, PostAccepted{
 		ID: string(id), Status: "accepted",
 		Detail: "The write stands in the log and will be applied. Its outcome could not be read back in time: read the post with Seenby-Wait-For.",
 	})
 	if err != nil {
+		return nil, err
+	}
+	out.Location = postPath(id)
+	return out, nil
+}
+
+// written is an answer whose form depends on the outcome, which huma cannot choose: its bytes are made here.
+func written(status int, answer any) (*postWritten, error) {
+	body, err := json.Marshal(answer)
+	if err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
-	return &postWritten{Status: http.StatusAccepted, ContentType: "application/json", Location: postPath(id), Body: body}, nil
+	return &postWritten{Status: status, ContentType: "application/json", Body: append(body, '\n')}, nil
 }
 
 func postPath(id domain.PostID) string { return "/v1/posts/" + url.PathEscape(string(id)) }

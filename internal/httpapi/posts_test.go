@@ -264,3 +264,35 @@ func (l *blockedLog) Append(ctx context.Context, events ...domain.Event) ([]doma
 	<-l.release
 	return l.world.Append(ctx, events...)
 }
+
+// In a terminal the prompt follows the answer.
+func TestAnswersEndTheLine(t *testing.T) {
+	w := newWorld()
+	h := w.api(t, Config{})
+	for _, rec := range []*httptest.ResponseRecorder{
+		do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`), do(h, "POST", "/v1/posts", `{"author":"ann"}`),
+		do(h, "PUT", "/v1/posts/p", `{}`), do(h, "POST", "/v1/views", twoViews), do(h, "POST", "/v1/views", `{}`),
+		do(h, "GET", "/v1/posts/p", ""), do(h, "GET", "/v1/counts?post=p", ""), do(h, "GET", "/v1/posts/p/viewers", ""),
+		do(h, "GET", "/readyz", ""), do(h, "GET", "/nothing", ""),
+	} {
+		if body := rec.Body.String(); !strings.HasSuffix(body, "\n") {
+			t.Errorf("%q", body)
+		}
+	}
+	w.modelsErr = domain.Errorf(domain.CodeUnavailable, "PostgreSQL is away")
+	if rec := do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`); rec.Code != 202 || !strings.HasSuffix(rec.Body.String(), "\n") {
+		t.Errorf("%d %q", rec.Code, rec.Body)
+	}
+}
+
+// The read models may still stand in the topic that was before: the write stands in the log all the same.
+func TestPostWriteWhileTheTopicWasMadeAnew(t *testing.T) {
+	w := newWorld()
+	h := w.api(t, Config{})
+	do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`)
+	w.staleTopicID = true
+	rec := do(h, "PUT", "/v1/posts/p", `{"author":"ben"}`)
+	if rec.Code != 202 || rec.Header().Get("Seenby-Position") == "" {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+}

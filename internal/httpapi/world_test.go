@@ -49,8 +49,10 @@ type world struct {
 	appendErr func(events []domain.Event) error
 	modelsErr error
 	forgetful bool // outcomes are not known
-	looks     int  // calls of Positions
-	ids       byte
+	// staleTopicID: the projections stand in topics of other ids than the log's.
+	staleTopicID bool
+	looks        int // calls of Positions
+	ids          byte
 }
 
 func newWorld() *world {
@@ -185,6 +187,9 @@ func (w *world) Positions(context.Context) (map[string][]projections.PositionRow
 			row := projections.PositionRow{Position: domain.Position{Topic: t, TopicID: w.topicID(t), NextOffset: next}}
 			if t == domain.TopicViews {
 				row = projections.PositionRow{Position: domain.Position{Topic: domain.TopicVerdicts, NextOffset: 3 * next}, ViewNextOffset: next}
+			}
+			if w.staleTopicID {
+				row.TopicID = domain.TopicID{0xff}
 			}
 			out[name] = append(out[name], row)
 		}
