@@ -86,7 +86,7 @@ type Installation struct {
 type Tenant struct {
 	Created TenantCreated
 	Closed  bool
-	Limits  Limits // the greatest revision
+	Limits  Limits // the greatest revision; those of a new tenant where none stands on the log
 	Keys    map[string]APIKey
 }
 
@@ -150,7 +150,8 @@ func (in *Installation) tenant(id TenantID) *Tenant {
 	}
 	t := in.Tenants[id]
 	if t == nil {
-		t = &Tenant{Keys: map[string]APIKey{}}
+		// Created and LimitsSet stand under two keys: one may be read, or have been appended, without the other.
+		t = &Tenant{Limits: DefaultLimits(), Keys: map[string]APIKey{}}
 		in.Tenants[id] = t
 	}
 	return t

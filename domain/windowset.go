@@ -53,7 +53,8 @@ func home(hash uint64, slots int) int {
 
 func (s *windowSet) shard(hash uint64) *windowShard { return &s.shards[hash>>58] }
 
-// age is how old an entry is at now, in ms. Entries are never older than 2^32 ms: advance sees to that.
+// age is how old an entry is at now, the time of the last add, in ms. Entries are never older than 2^32 ms then:
+// advance sees to that.
 func age(now int64, at uint32) int64 { return int64(uint32(now) - at) } //nolint:gosec // modular on purpose
 
 func nonZero(hash uint64) uint64 {
@@ -75,7 +76,7 @@ func (s *windowSet) count(hash uint64, now time.Time, window time.Duration, most
 		return 0 // everything in the set is older; and 32-bit ages may have wrapped
 	}
 	for i := home(hash, len(sh.hashes)); sh.hashes[i] != 0; i++ {
-		if sh.hashes[i] == hash && age(nowMS, sh.times[i]) <= windowMS {
+		if sh.hashes[i] == hash && age(s.now, sh.times[i])+nowMS-s.now <= windowMS {
 			if n++; n >= most {
 				return n
 			}

@@ -72,3 +72,23 @@ func TestWindowSetShrinks(t *testing.T) {
 		t.Errorf("%d slots for a hundred entries: the sweep does not give memory back", slots)
 	}
 }
+
+// An entry may stay for a quarter of the window longer than it counts, and be asked about a window after that: with
+// the longest window that is more than 2^32 ms.
+func TestAgesDoNotWrap(t *testing.T) {
+	start := time.UnixMilli(1_795_000_000_000)
+	at := func(days float64) time.Time { return start.Add(time.Duration(days * 24 * float64(time.Hour))) }
+	s := newWindowSet(WindowMax)
+	spread := func(n int) uint64 { return uint64(n+1) * 0x9E3779B97F4A7C15 } // over all shards
+	for n := range 100 {
+		s.add(spread(n), at(0.96))
+	}
+	for day := 1; day <= 28; day++ {
+		s.add(spread(1000+day), at(float64(day)))
+	}
+	for n := range 100 {
+		if s.count(spread(n), at(51.96), WindowMax, 1) != 0 {
+			t.Fatalf("entry %d of 51 days ago still counts", n)
+		}
+	}
+}

@@ -14,7 +14,7 @@ type Work struct {
 	Moves      []Move
 	Records    []domain.Record // what the moves pass, repeats left out
 	ParkedAt   time.Time
-	LettersMax int64 // how many dead letters of the projection may be parked in all
+	LettersMax int64 // how many dead letters of the projection may be parked in all, not counting those that follow others
 }
 
 // Done says what became of a Work's records.
@@ -61,8 +61,7 @@ func Cut(rows map[domain.Partition]PositionRow, b domain.Batch) Work {
 
 // Write does a Work in tx: the positions first, then the fold of what can be folded, then the dead letters.
 // It fails with ErrMoved where a position does not stand where the work was cut, with domain.ErrUnknownEvent
-// where
-// the process is too old, and with CodeInternal where more letters than allowed would be parked; the caller
+// where the process is too old, and with CodeInternal where more letters than allowed would be parked; the caller
 // rolls back on any error.
 func Write(ctx context.Context, tx Tx, p Projection, w Work) (Done, error) {
 	ok, err := Advance(ctx, tx, p.Name(), p.Version(), w.Moves)
@@ -86,11 +85,19 @@ func Write(ctx context.Context, tx Tx, p Projection, w Work) (Done, error) {
 		if err != nil {
 			return Done{}, err
 		}
-		if n+int64(len(letters)) > w.LettersMax {
-			first := letters[0]
+		var first *DeadLetter
+		for i, l := range letters {
+			if l.Follows {
+				continue // an app that goes on writing one post must not stop the others
+			}
+			if n++; first == nil {
+				first = &letters[i]
+			}
+		}
+		if n > w.LettersMax && first != nil {
 			return Done{}, domain.Errorf(domain.CodeInternal,
 				"projection %s would have %d dead letters, more than the %d allowed: this is no stray event; look at %s (%s)",
-				p.Name(), n+int64(len(letters)), w.LettersMax, At(first.Record), first.Reason)
+				p.Name(), n, w.LettersMax, At(first.Record), first.Reason)
 		}
 		if err := park(ctx, tx, p.Name(), p.Version(), letters, w.ParkedAt); err != nil {
 			return Done{}, err

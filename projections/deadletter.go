@@ -60,9 +60,10 @@ func parkedKeys(ctx context.Context, q Querier, projection string, version int, 
 }
 
 var countLettersSQL = SQL("dead_letters.count", `
-SELECT count(*) FROM dead_letters d WHERE d.projection = @projection AND d.version = @version`)
+SELECT count(*) FROM dead_letters d WHERE d.projection = @projection AND d.version = @version AND NOT d.follows`)
 
-// CountLetters is how many dead letters of a projection's version are parked.
+// CountLetters is how many dead letters of a projection's version are parked for what they are, and not only because
+// they follow another.
 func CountLetters(ctx context.Context, q Querier, projection string, version int) (n int64, err error) {
 	if err := q.QueryRow(ctx, countLettersSQL, pgx.NamedArgs{"projection": projection, "version": version}).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count dead letters: %w", err)

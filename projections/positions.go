@@ -130,7 +130,7 @@ func InsertMissing(ctx context.Context, tx Tx, projection string, version int, p
 	var topic string
 	switch err := tx.QueryRow(ctx, otherTopicSQL, args).Scan(&topic); {
 	case err == nil:
-		return domain.Errorf(domain.CodeDataLoss, "the topic %s is not the one that the positions of projection %s are in: it was made anew; rebuild the projection", topic, projection)
+		return domain.Errorf(domain.CodeDataLoss, "the topic %s is not the one that the positions of projection %s are in: it was made anew; restore the topic, or the database to a time that fits it", topic, projection)
 	case err != pgx.ErrNoRows: //nolint:errorlint // QueryRow returns it bare
 		return fmt.Errorf("look for positions in other topics: %w", err)
 	}

@@ -82,7 +82,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	if err := command.Run(env); err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			return exitOK // stopped by a signal, as asked
+			fmt.Fprintln(stderr, "seenby: interrupted; what was asked may be done in part, and can be asked again")
+			return exitFailed
 		}
 		fmt.Fprintln(stderr, "seenby:", err)
 		if domain.CodeOf(err) == domain.CodeInvalid {
@@ -106,12 +107,12 @@ func (env *environment) settings(dataDir string, needs ...config.Need) (config.S
 	source := config.Source{Flags: env.flags.Given(), Environ: env.environ, ReadFile: os.ReadFile, Others: []string{dataDirVariable}}
 	var weaker []config.Layer
 	if dataDir != "" {
+		if info, err := os.Stat(dataDir); err != nil || !info.IsDir() {
+			return config.Settings{}, domain.Invalid("--data-dir", "%s is no directory; `seenby dev` makes one, .seenby unless told otherwise", dataDir)
+		}
 		weaker = append(weaker, config.FromDataDir(dataDir))
 	}
-	s, err := config.Load(source, weaker...)
-	if err != nil {
-		return s, err
-	}
+	s, _ := config.Load(source, weaker...) // Validate names these problems too, with all that is missing
 	return s, s.Validate(needs...)
 }
 

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"strings"
 	"testing"
 )
@@ -9,8 +12,14 @@ import (
 func TestCommandsBadInput(t *testing.T) {
 	in, _ := install(t)
 	in.command("tenants", "create", "demo", "--if-missing")
-	if out := in.command("keys", "create", "demo", "--if-none"); !strings.Contains(out, "has a key already") {
-		t.Errorf("keys create --if-none: %s", out)
+	if code, out, says := in.try("keys", "create", "demo", "--if-none"); code != exitOK || out != "" || !strings.Contains(says, "has a key already") {
+		t.Errorf("keys create --if-none: %d %q %q", code, out, says)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	var says bytes.Buffer
+	if code := run(canceled, []string{"migrate"}, in.environ, io.Discard, &says); code != exitFailed || !strings.Contains(says.String(), "interrupted") {
+		t.Errorf("an interrupted command: exit %d, %q", code, says.String())
 	}
 	bare := &installation{t: t}
 	other := &installation{t: t, environ: append([]string{}, in.environ...)}
@@ -26,6 +35,9 @@ func TestCommandsBadInput(t *testing.T) {
 	}{
 		"an unknown command":        {in, []string{"srve"}, exitUsage, []string{"srve"}},
 		"an unknown role":           {in, []string{"serve", "--roles", "api,cook"}, exitUsage, []string{`"cook"`, "gate"}},
+		"no role":                   {in, []string{"serve", "--roles", ""}, exitUsage, []string{"--roles", "gate"}},
+		"a data directory":          {bare, []string{"serve", "--data-dir", "no-such"}, exitUsage, []string{"--data-dir", "no-such"}},
+		"all that is wrong":         {&installation{t: t, environ: []string{"SEENBY_BROKRS=x"}}, []string{"serve"}, exitFailed, []string{"SEENBY_BROKRS", "SEENBY_DATABASE_URL", "SEENBY_SECRET"}},
 		"an unknown projection":     {in, []string{"serve", "--projections", "likes"}, exitUsage, []string{`"likes"`, "uniqueviews"}},
 		"all that is missing":       {bare, []string{"serve"}, exitFailed, []string{"SEENBY_BROKERS", "SEENBY_DATABASE_URL", "SEENBY_SECRET"}},
 		"no topics yet":             {empty, []string{"serve", "--allow-undurable", "--http-addr", "127.0.0.1:0"}, exitFailed, []string{"seenby topics apply"}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +63,10 @@ func (c devCommand) Run(env *environment) error {
 		return err
 	}
 	defer d.close()
+	if d.listener, err = listen(env.ctx, settings.HTTP.Addr); err != nil {
+		return err // before a database is downloaded
+	}
+	defer d.listener.Close() //nolint:errcheck // where the service has run, it has closed it
 	if err := d.startParts(); err != nil {
 		return err
 	}
@@ -81,6 +86,7 @@ type dev struct {
 	env      *environment
 	dir      string
 	log      *slog.Logger
+	listener net.Listener
 	kafka    *embedded.Kafka
 	postgres *embedded.Postgres // nil where the user named a database
 
@@ -206,10 +212,7 @@ func (d *dev) serve(settings config.Settings, started time.Time) error {
 		return err
 	}
 	defer s.close()
-	s.roles, s.projections = allRoles, allProjections
-	if s.listener, err = listen(d.env.ctx, settings.HTTP.Addr); err != nil {
-		return err
-	}
+	s.roles, s.projections, s.listener = allRoles, allProjections, d.listener
 	ctx, cancel := context.WithCancel(d.env.ctx)
 	defer cancel()
 	go func() {

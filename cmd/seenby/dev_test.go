@@ -171,6 +171,9 @@ func TestDev(t *testing.T) {
 	if out := tail("verdicts"); !strings.Contains(out, "ViewCounted demo") || !strings.Contains(out, `"post":"hello"`) {
 		t.Errorf("tail verdicts:\n%s", out)
 	}
+	if out := tail("tenants"); !strings.Contains(out, `"duplicate_window":"25h0m0s"`) || !strings.Contains(out, `"views_per_minute":600`) {
+		t.Errorf("tail tenants:\n%s", out)
+	}
 	if out := tail("verdicts", "--reason", "stale"); out != "" {
 		t.Errorf("tail of another reason:\n%s", out)
 	}

@@ -19,17 +19,18 @@ import (
 
 // installation is a Kafka and a PostgreSQL of a test's own, and the environment that names them.
 type installation struct {
-	t       testing.TB
-	environ []string
-	brokers []string
-	prefix  string
+	t        testing.TB
+	environ  []string
+	brokers  []string
+	prefix   string
+	database string // its URL, without what stands between
 }
 
 // install makes topics, schema, a tenant and a key by the commands that an operator types.
 func install(t testing.TB, kinds ...testenv.Kind) (*installation, string) {
 	t.Helper()
 	kafka, pg := testenv.Kafka(t, kinds...), testenv.EmptyPostgres(t, kinds...)
-	in := &installation{t: t, brokers: kafka.Brokers, prefix: kafka.Prefix, environ: []string{
+	in := &installation{t: t, brokers: kafka.Brokers, prefix: kafka.Prefix, database: pg.DSN, environ: []string{
 		"SEENBY_BROKERS=" + strings.Join(kafka.Brokers, ","),
 		"SEENBY_PREFIX=" + kafka.Prefix,
 		"SEENBY_DATABASE_URL=" + pg.DSN,

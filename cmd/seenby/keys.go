@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"seenby/domain"
 	"seenby/internal/tenancy"
 )
@@ -28,7 +30,7 @@ func (c keysCreateCommand) Run(env *environment) error {
 		return err
 	}
 	if t := in.Tenants[domain.TenantID(c.Tenant)]; c.IfNone && t != nil && usableKeys(t) > 0 {
-		env.printf("tenant %s has a key already; without --if-none another one is made\n", c.Tenant)
+		fmt.Fprintf(env.stderr, "tenant %s has a key already; without --if-none another one is made\n", c.Tenant)
 		return nil
 	}
 	plain, event, err := tenancy.IssueKey(in, env.rand, env.now(), domain.TenantID(c.Tenant), c.Label)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"seenby/internal/embedded"
 	"seenby/internal/testenv"
@@ -150,29 +152,20 @@ func (in *installation) serveUnready(key, roles string) *process {
 // throughCable lets the processes that start from now on reach PostgreSQL through a proxy that can be cut.
 func (in *installation) throughCable() *cable {
 	in.t.Helper()
-	const name = "SEENBY_DATABASE_URL="
-	for i, v := range in.environ {
-		dsn, ok := strings.CutPrefix(v, name)
-		if !ok {
-			continue
-		}
-		u, err := url.Parse(dsn)
-		if err != nil {
-			in.t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			in.t.Fatal(err)
-		}
-		c := &cable{to: u.Host, conns: map[net.Conn]bool{}}
-		u.Host = l.Addr().String()
-		in.environ[i] = name + u.String()
-		go c.accept(l)
-		in.t.Cleanup(func() { l.Close(); c.cut() })
-		return c
+	u, err := url.Parse(in.database)
+	if err != nil {
+		in.t.Fatal(err)
 	}
-	in.t.Fatal("no database in the environment")
-	return nil
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		in.t.Fatal(err)
+	}
+	c := &cable{to: u.Host, conns: map[net.Conn]bool{}}
+	u.Host = l.Addr().String()
+	in.environ = append(in.environ, "SEENBY_DATABASE_URL="+u.String()) // of two of a name the last counts
+	go c.accept(l)
+	in.t.Cleanup(func() { l.Close(); c.cut() })
+	return c
 }
 
 // cable passes bytes on until it is cut.
@@ -236,4 +229,55 @@ func (c *cable) mend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.down = false
+}
+
+// A role that stops for good says why, at once, and the others go on; and a read that waits for what will not come
+// does not hold up the stop of the process.
+func TestAStoppedRole(t *testing.T) {
+	in, key := install(t)
+	p := in.serve(key, "api,projector")
+	p.must(http.StatusCreated, "PUT", "/v1/posts/p", nil, map[string]any{"author": "anna"}, nil)
+	conn, err := pgx.Connect(t.Context(), in.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	// What a database looks like that was restored beside another log.
+	if _, err := conn.Exec(t.Context(), "UPDATE positions SET next_offset = next_offset + 1000 WHERE projection = 'posts'"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "the projector to stop and say so", func() error {
+		p.must(http.StatusAccepted, "PUT", "/v1/posts/"+uuid.NewString(), nil, map[string]any{"author": "anna"}, nil)
+		var ready struct {
+			Dependencies map[string]string `json:"dependencies"`
+		}
+		_, err := p.get("/readyz", nil, &ready)
+		if err != nil || ready.Dependencies["projector posts"] == "ok" || !strings.Contains(p.out.String(), "the log ends at") {
+			return fmt.Errorf("%v %w", ready, err)
+		}
+		return nil
+	})
+	position := p.must(http.StatusAccepted, "POST", "/v1/views", nil, viewsBody{Views: []viewItem{{ID: uuid.NewString(), Post: "p", Viewer: "ben"}}}, nil)
+	read, err := net.Dial("tcp", strings.TrimPrefix(p.api, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	fmt.Fprintf(read, "GET /v1/posts/p HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nSeenby-Wait-For: %s\r\nPrefer: wait=30\r\n\r\n", key, position)
+	p.must(http.StatusOK, "GET", "/healthz", nil, nil, nil) // by when that read has arrived, too
+	began := time.Now()
+	if code := p.stop(); code != exitOK {
+		t.Errorf("exit %d", code)
+	}
+	if took := time.Since(began); took > 14*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(read), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the read was answered with %s", answer.Status)
+	}
 }

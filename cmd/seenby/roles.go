@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -47,11 +48,14 @@ func parseRoles(names []string) ([]role, error) {
 			roles = append(roles, r)
 		}
 	}
+	if len(roles) == 0 {
+		return nil, domain.Invalid("--roles", "names none; there are %v", allRoles)
+	}
 	return roles, nil
 }
 
 func parseProjections(names []string) ([]projections.Projection, error) {
-	if len(names) == 0 {
+	if len(names) == 0 || slices.Equal(names, []string{""}) {
 		return allProjections, nil
 	}
 	var out []projections.Projection
@@ -122,19 +126,21 @@ func (s *service) startGate(ctx context.Context, group *errgroup.Group) error {
 			Assigner: members, Ends: s.events, Posts: s.store, Tenants: s.registry, Logger: s.log,
 			Hooks: gate.Hooks{
 				Verdicts: s.metrics.Verdicts, Committed: s.metrics.GateBatch, Restored: s.metrics.GateRestored,
-				Paused: s.metrics.GatePaused, Failed: s.metrics.GateFailed,
+				Failed: s.metrics.GateFailed,
 			},
 		})
 	if err != nil {
 		members.Close()
 		return err
 	}
-	s.checks.set(string(roleGate), func(context.Context) error { return g.Ready() })
+	s.checks.set(string(roleGate), func(context.Context) error { return cmp.Or(g.Ready(), members.Err()) })
 	group.Go(func() error {
 		defer members.Close()
-		return ended(ctx, g.Run(ctx))
+		s.ended(ctx, "the gate", g.Run(ctx))
+		return nil
 	})
 	group.Go(func() error { s.watchStableOffsets(ctx); return nil })
+	group.Go(func() error { s.watchGate(ctx, g); return nil })
 	return nil
 }
 
@@ -142,6 +148,7 @@ func (s *service) startGate(ctx context.Context, group *errgroup.Group) error {
 // other processes do.
 func (s *service) startProjector(ctx context.Context, group *errgroup.Group, p projections.Projection) error {
 	workers := make([]*projector.Projector, s.settings.Projector.Workers)
+	sources := make([]*eventlog.Source, len(workers))
 	for i := range workers {
 		var source *eventlog.Source
 		err := s.eventually(ctx, "the group of the projectors", func() (err error) {
@@ -158,13 +165,14 @@ func (s *service) startProjector(ctx context.Context, group *errgroup.Group, p p
 		})
 		group.Go(func() error {
 			defer source.Close()
-			return ended(ctx, worker.Run(ctx))
+			s.ended(ctx, "a projector", worker.Run(ctx))
+			return nil
 		})
-		workers[i] = worker
+		workers[i], sources[i] = worker, source
 	}
 	s.checks.set(projectorCheck(p), func(context.Context) error {
-		for _, w := range workers {
-			if err := w.Status().Err; err != nil {
+		for i, w := range workers {
+			if err := cmp.Or(w.Status().Err, sources[i].Err()); err != nil {
 				return err
 			}
 		}
@@ -191,20 +199,22 @@ func (s *service) startKeeper(ctx context.Context, group *errgroup.Group) error 
 		source.Close()
 		return err
 	}
-	s.checks.set(string(roleKeeper), func(context.Context) error { return k.Ready() })
+	s.checks.set(string(roleKeeper), func(context.Context) error { return cmp.Or(k.Ready(), source.Err()) })
 	group.Go(func() error {
 		defer source.Close()
-		return ended(ctx, k.Run(ctx))
+		s.ended(ctx, "the keeper", k.Run(ctx))
+		return nil
 	})
 	return nil
 }
 
-// ended is nil for a role that ended because it was told to.
-func ended(ctx context.Context, err error) error {
+// ended says so where a role has stopped for a reason that waiting does not cure. The others of the process go on:
+// an api that can accept views must not fall with a projector that a poisoned topic has stopped. /readyz keeps the
+// reason.
+func (s *service) ended(ctx context.Context, role string, err error) {
 	if ctx.Err() == nil {
-		return err
+		s.log.Error("a role has stopped for good; remove the cause, then restart this process", "role", role, "err", err)
 	}
-	return nil
 }
 
 func newID() [16]byte { return uuid.Must(uuid.NewV7()) }

@@ -35,6 +35,9 @@ type service struct {
 	store    *postgres.Store
 	registry *tenancy.Registry
 	checks   checks
+
+	waiting   context.Context //nolint:containedctx // it ends waits in the middle of requests, which none of theirs can
+	stopWaits context.CancelFunc
 }
 
 // newService opens everything without touching the network, so that a process starts, and says what is
@@ -53,14 +56,17 @@ func newService(ctx context.Context, settings config.Settings, log *slog.Logger,
 		store.Close()
 		return nil, err
 	}
-	return &service{
+	s := &service{
 		settings: settings, log: log, now: now,
 		metrics: telemetry.NewMetrics(telemetry.ReadBuild()),
 		events:  events, store: store, registry: tenancy.NewRegistry(events, secret, log),
-	}, nil
+	}
+	s.waiting, s.stopWaits = context.WithCancel(context.WithoutCancel(ctx))
+	return s, nil
 }
 
 func (s *service) close() {
+	s.stopWaits()
 	s.events.Close()
 	s.store.Close()
 }
@@ -94,12 +100,20 @@ func (s *service) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		s.log.Info("stopping")
-	case <-working.Done(): // a part of the group has failed
+	case <-working.Done():
+		// Said at once: what follows may take its time, and a stop that is cut short would hide the cause.
+		s.log.Error("stopping, since a part has failed", "err", context.Cause(working))
 	}
+	// A third of the time for requests to end as they are, a third for those that are told not to wait any longer,
+	// and the rest for the roles.
+	third := s.settings.ShutdownTimeout / 3
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.settings.ShutdownTimeout)
 	defer cancel()
-	if err := server.Shutdown(stopping); err != nil {
-		s.log.Warn("requests were cut off: they did not end within the shutdown timeout", "err", err)
+	defer time.AfterFunc(third, s.stopWaits).Stop()
+	answering, cancel := context.WithTimeout(stopping, 2*third)
+	defer cancel()
+	if err := server.Shutdown(answering); err != nil {
+		s.log.Warn("requests were cut off: they did not end within two thirds of the shutdown timeout", "err", err)
 		server.Close() //nolint:errcheck // nothing is left to be done about it
 	}
 	stopWorking()
@@ -171,7 +185,7 @@ func (s *service) server() (*http.Server, error) {
 	cfg := httpapi.Config{RequestTimeout: s.settings.HTTP.RequestTimeout}
 	deps := httpapi.Deps{
 		Log: s.events, Tenants: s.registry, ReadModels: s.store, TopicID: s.topicID, Now: s.now, NewID: newID,
-		Logger: s.log, MetricsHandler: s.metrics.Handler(), Checks: s.checks.all(),
+		Logger: s.log, MetricsHandler: s.metrics.Handler(), Checks: s.checks.all(), Stopping: s.waiting.Done(),
 		Metrics: httpapi.Metrics{
 			ViewsAccepted: s.metrics.ViewsAccepted,
 			ViewsRejected: func(n int) { s.metrics.ViewsRejected(domain.CodeInvalid, n) },

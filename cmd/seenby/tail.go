@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding"
 	"encoding/json"
 	"reflect"
 	"slices"
@@ -55,6 +56,9 @@ func (c tailCommand) Run(env *environment) error {
 	}
 	for !c.Once || !reader.Passed(ends) {
 		b, err := reader.Poll(env.ctx, tailEventsMax)
+		if env.ctx.Err() != nil && !c.Once {
+			return nil // that is how following ends
+		}
 		if err != nil {
 			return err
 		}
@@ -179,17 +183,46 @@ func (c tailCommand) print(env *environment, r domain.Record) {
 
 // fields are those of an event that say something, by their names in the log's own spelling.
 func fields(e domain.Event) map[string]any {
-	v := reflect.Indirect(reflect.ValueOf(e))
-	out := map[string]any{}
-	for i := range v.NumField() {
-		if f := v.Field(i); !f.IsZero() {
-			out[snakeCase(v.Type().Field(i).Name)] = f.Interface()
-		}
-	}
+	out := structFields(reflect.Indirect(reflect.ValueOf(e)))
 	// Sealed and hashed keys tell people nothing and are better not in their terminals.
 	delete(out, "wrapped_key")
 	delete(out, "sha256")
 	return out
+}
+
+func structFields(v reflect.Value) map[string]any {
+	out := map[string]any{}
+	for i := range v.NumField() {
+		if f := v.Field(i); !f.IsZero() {
+			out[snakeCase(v.Type().Field(i).Name)] = printable(f)
+		}
+	}
+	return out
+}
+
+// printable is a field as it marshals well: ids, keys and times know how, durations as people write them.
+func printable(v reflect.Value) any {
+	switch x := v.Interface().(type) {
+	case encoding.TextMarshaler:
+		return x
+	case time.Duration:
+		return x.String()
+	}
+	switch v.Kind() { //nolint:exhaustive // the others are plain
+	case reflect.Pointer:
+		return printable(v.Elem())
+	case reflect.Struct:
+		return structFields(v)
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Struct {
+			all := make([]any, v.Len())
+			for i := range all {
+				all[i] = printable(v.Index(i))
+			}
+			return all
+		}
+	}
+	return v.Interface()
 }
 
 func snakeCase(name string) string {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"seenby/domain"
+	"seenby/internal/gate"
 	"seenby/internal/projector"
 )
 
@@ -42,6 +43,34 @@ func (s *service) watchStableOffsets(ctx context.Context) {
 	})
 }
 
+// watchGate shows what the gate does with the partitions that it holds, and what waits for it there.
+func (s *service) watchGate(ctx context.Context, g *gate.Gate) {
+	shown := map[int32]bool{}
+	every(ctx, func() {
+		// Asked first: what a partition has judged by then is at most this.
+		ends, err := s.events.Ends(ctx, domain.TopicViews)
+		in := map[gate.State]int{}
+		held := map[int32]bool{}
+		for _, p := range g.Status() {
+			in[p.State]++
+			n := p.Partition.Partition
+			held[n] = true
+			if err == nil && int(n) < len(ends) && p.NextOffset >= 0 {
+				s.metrics.GateLagEvents(n, max(0, ends[n].NextOffset-p.NextOffset))
+			}
+		}
+		for _, state := range gate.States {
+			s.metrics.GatePartitions(string(state), in[state])
+		}
+		for n := range shown {
+			if !held[n] {
+				s.metrics.ForgetGateLag(n)
+			}
+		}
+		shown = held
+	})
+}
+
 // watchLag shows how far a projection is behind in what its workers here own, and nothing of what they no longer
 // do.
 func (s *service) watchLag(ctx context.Context, name string, workers []*projector.Projector) {
@@ -49,14 +78,20 @@ func (s *service) watchLag(ctx context.Context, name string, workers []*projecto
 	every(ctx, func() {
 		var lag time.Duration
 		owned := map[domain.Partition]bool{}
+		stopped := 0
 		for _, w := range workers {
-			for _, part := range w.Status().Partitions {
+			status := w.Status()
+			if status.Stopped {
+				stopped++
+			}
+			for _, part := range status.Partitions {
 				owned[part.In()] = true
 				s.metrics.ProjectionLagEvents(name, part.Topic, part.Partition, part.LagEvents)
 				lag = max(lag, part.Lag)
 			}
 		}
 		s.metrics.ProjectionLag(name, lag)
+		s.metrics.ProjectionStopped(name, stopped)
 		for part := range shown {
 			if !owned[part] {
 				s.metrics.ForgetProjectionLag(name, part.Topic, part.Partition)

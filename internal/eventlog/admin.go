@@ -113,15 +113,15 @@ func planTopic(name string, spec topics.Spec, want TopicsWanted, d kadm.TopicDet
 		step.Detail = fmt.Sprintf("it has %d partitions and %d are wanted; keys would move: give --partitions %d, or use another prefix", n, want.Partitions, n)
 		return step
 	}
-	step.configs = differing(step.configs, have)
+	var details []string
+	step.Action, step.configs = TopicOK, differing(step.configs, have)
 	if len(step.configs) > 0 {
-		step.Action, step.Detail = TopicConfig, sortedConfigs(step.configs)
-		return step
+		step.Action, details = TopicConfig, append(details, sortedConfigs(step.configs))
 	}
-	step.Action = TopicOK
 	if r := d.Partitions.NumReplicas(); r != int(want.Replication) {
-		step.Detail = fmt.Sprintf("replication is %d; move it to %d with Kafka's own reassignment tool", r, want.Replication)
+		details = append(details, fmt.Sprintf("replication is %d; move it to %d with Kafka's own reassignment tool", r, want.Replication))
 	}
+	step.Detail = strings.Join(details, "; ")
 	return step
 }
 

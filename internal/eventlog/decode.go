@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -175,12 +176,17 @@ func decodeTenants(key []byte, m *eventspb.Event) (domain.Event, error) {
 		if kind != domain.TenantKindLimits || id != strconv.FormatInt(l.GetRevision(), 10) {
 			return nil, badKey("LimitsSet")
 		}
-		return domain.LimitsSet{Tenant: tenant, SetAt: fromMicros(l.GetSetAtUs()), Limits: domain.Limits{
+		limits := domain.Limits{
 			Revision: l.GetRevision(), DuplicateWindow: ms(l.GetDuplicateWindowMs()), Stale: ms(l.GetStaleMs()), Future: ms(l.GetFutureMs()),
 			Quota:          domain.Quota{ViewsPerMinute: l.GetQuotaViewsPerMinute(), BurstViews: l.GetQuotaBurstViews()},
 			PostCap:        domain.PostCap{Views: l.GetPostCapViews(), Window: ms(l.GetPostCapWindowMs())},
 			RefuseOwnViews: l.GetRefuseOwnViews(),
-		}}, nil
+		}
+		// Whoever judges by them counts on it.
+		if err := limits.Validate(); err != nil {
+			return nil, fmt.Errorf("limits of tenant %s, revision %d: %w", tenant, limits.Revision, err)
+		}
+		return domain.LimitsSet{Tenant: tenant, SetAt: fromMicros(l.GetSetAtUs()), Limits: limits}, nil
 	case *eventspb.Event_KeyIssued:
 		if len(k.KeyIssued.GetSha256()) != 32 {
 			return nil, badKey("KeyIssued")

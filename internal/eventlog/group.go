@@ -23,6 +23,28 @@ type Group struct {
 	mu      sync.Mutex
 	parts   map[topicPartition]domain.Partition
 	changed chan struct{}
+	err     error // what ended the last session of the group, until another one assigns
+}
+
+// groupErrors keeps what nobody polls for: a group that cannot be joined looks like one without partitions.
+type groupErrors struct{ g *Group }
+
+// OnGroupManageError implements kgo.HookGroupManageError.
+func (h groupErrors) OnGroupManageError(err error) {
+	h.g.mu.Lock()
+	first := h.g.err == nil
+	h.g.err = unavailable("be a member of group "+h.g.name, err)
+	h.g.mu.Unlock()
+	if first && h.g.log.cfg.Logger != nil {
+		h.g.log.cfg.Logger.Warn("kafka: the group cannot be joined; nothing is assigned meanwhile", "group", h.g.name, "err", err)
+	}
+}
+
+// Err says why the group assigns nothing, where it cannot be joined.
+func (g *Group) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
 }
 
 const (
@@ -63,6 +85,7 @@ func (l *Log) JoinGroup(ctx context.Context, name string, topics ...domain.Topic
 		kgo.HeartbeatInterval(heartbeatInterval),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, gained map[string][]int32) {
 			g.change(func() {
+				g.err = nil
 				for name, ps := range gained {
 					for _, p := range ps {
 						g.parts[topicPartition{name, p}] = domain.Partition{Topic: byName[name], TopicID: ids[name].id, Partition: p}
@@ -70,6 +93,7 @@ func (l *Log) JoinGroup(ctx context.Context, name string, topics ...domain.Topic
 				}
 			})
 		}),
+		kgo.WithHooks(groupErrors{g}),
 		kgo.OnPartitionsRevoked(lose),
 		kgo.OnPartitionsLost(lose),
 	)...)
@@ -101,8 +125,8 @@ func (g *Group) Assignment() ([]domain.Partition, <-chan struct{}) {
 	return parts, g.changed
 }
 
-// Commit writes positions as the group's offsets, for lag tools. Positions of partitions that are no longer
-// this member's are refused by Kafka, which does no harm.
+// Commit writes positions as the group's offsets, for lag tools. A position of a partition that has just gone to
+// another member may be written too, which does no harm: nobody starts from these offsets.
 func (g *Group) Commit(ctx context.Context, at []domain.Position) error {
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	for _, p := range at {

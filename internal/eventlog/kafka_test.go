@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"seenby/domain"
 	"seenby/internal/eventlog"
@@ -355,5 +359,81 @@ func TestKafkaAway(t *testing.T) {
 	cancel2(gone)
 	if err := log.Follow(ctx2, domain.TopicTenants, nil, nil); !errors.Is(err, gone) {
 		t.Errorf("follow: %v", err)
+	}
+}
+
+// fake is a log on a broker that can be told to refuse.
+func fake(t *testing.T) (*eventlog.Log, *kfake.Cluster) {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	log, err := eventlog.Open(eventlog.Config{Brokers: c.ListenAddrs(), Prefix: "t-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(log.Close)
+	if _, err := log.ApplyTopics(t.Context(), wanted); err != nil {
+		t.Fatal(err)
+	}
+	return log, c
+}
+
+// Who may not join a group gets no partitions, which looks like having nothing to do.
+func TestGroupThatCannotBeJoined(t *testing.T) {
+	log, c := fake(t)
+	refusal := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, Err: kerr.GroupAuthorizationFailed, TopLevel: true, Count: -1})
+	g, err := log.JoinGroup(t.Context(), "gate", domain.TopicViews)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	until(t, "the group says why", func() bool { return domain.CodeOf(g.Err()) == domain.CodeUnavailable && g.Err() != nil })
+	if !errors.Is(g.Err(), kerr.GroupAuthorizationFailed) {
+		t.Error(g.Err())
+	}
+	refusal.Remove()
+	until(t, "the group assigns", func() bool { parts, _ := g.Assignment(); return len(parts) == partitions })
+	if err := g.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline, tick := time.After(30*time.Second), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// A follower that gets nothing but errors pauses between them, and says so in the end.
+func TestFollowGivesUp(t *testing.T) {
+	log, c := fake(t)
+	caught, done := make(chan struct{}), make(chan error, 1)
+	var batches atomic.Int64
+	go func() {
+		done <- log.Follow(t.Context(), domain.TopicTenants, func(domain.Batch) error { batches.Add(1); return nil }, func() { close(caught) })
+	}()
+	<-caught
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	before := batches.Load()
+	select {
+	case err := <-done:
+		if domain.CodeOf(err) != domain.CodeUnavailable {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it follows nothing and does not say so")
+	}
+	if n := batches.Load() - before; n > 100 {
+		t.Errorf("%d batches without a record", n)
 	}
 }

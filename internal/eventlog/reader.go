@@ -177,7 +177,7 @@ func (l *Log) holds(ctx context.Context, at []domain.Position) error {
 		case p.TopicID == domain.TopicID{}:
 			at[i].TopicID = start.TopicID
 		case p.TopicID != start.TopicID:
-			return dataLoss(name, p.Partition, "the topic was deleted and made anew: our position is of topic id %x, the log's is %x", p.TopicID, start.TopicID)
+			return dataLoss(name, p.Partition, "the topic was deleted and made anew: our position is of topic id %v, the log's is %v", p.TopicID, start.TopicID)
 		}
 		if p.NextOffset < start.NextOffset {
 			return dataLoss(name, p.Partition, "our position is %d and the log starts at %d", p.NextOffset, start.NextOffset)
@@ -190,7 +190,7 @@ func (l *Log) holds(ctx context.Context, at []domain.Position) error {
 }
 
 func dataLoss(topic string, partition int32, format string, args ...any) error {
-	return domain.Errorf(domain.CodeDataLoss, "%s/%d: %s; nothing was skipped: restore the topic, or rebuild what reads it",
+	return domain.Errorf(domain.CodeDataLoss, "%s/%d: %s; nothing was skipped: restore the topic, or the database to a time that fits it",
 		topic, partition, fmt.Sprintf(format, args...))
 }
 
@@ -203,8 +203,8 @@ func partitionsOf(at []domain.Position) []domain.Partition {
 }
 
 // Follow reads a topic from its start for as long as ctx lives, and calls caughtUp once, when it has passed
-// the ends asked at the start. It tries again where Kafka is away. It returns ctx's cause, or the error of
-// apply, or data loss.
+// the ends asked at the start. At the start it waits for Kafka as long as it takes; once it reads, it gives up with
+// CodeUnavailable after ten seconds of errors. Else it returns ctx's cause, or the error of apply, or data loss.
 func (l *Log) Follow(ctx context.Context, topic domain.Topic, apply func(domain.Batch) error, caughtUp func()) error {
 	reader, err := l.NewReader()
 	if err != nil {
@@ -222,7 +222,10 @@ func (l *Log) Follow(ctx context.Context, topic domain.Topic, apply func(domain.
 		}
 		return reader.Seek(ctx, starts)
 	})
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return err
 	}
 	caught := false
@@ -231,11 +234,17 @@ func (l *Log) Follow(ctx context.Context, topic domain.Topic, apply func(domain.
 			caught = true
 			caughtUp()
 		}
-		b, err := reader.Poll(ctx, followEventsMax)
+		var b domain.Batch
+		patience, cancel := context.WithTimeout(ctx, followPatience)
+		err := retry(patience, func() (err error) {
+			b, err = reader.Poll(ctx, followEventsMax)
+			return err
+		})
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err != nil && domain.CodeOf(err) != domain.CodeUnavailable:
+		case err != nil:
 			return err
 		}
 		if err := apply(b); err != nil {
@@ -244,7 +253,10 @@ func (l *Log) Follow(ctx context.Context, topic domain.Topic, apply func(domain.
 	}
 }
 
-const followEventsMax = 10_000
+const (
+	followEventsMax = 10_000
+	followPatience  = 10 * time.Second
+)
 
 // Passed tells whether the reader stands at or beyond all positions.
 func (r *Reader) Passed(at []domain.Position) bool {
@@ -261,7 +273,7 @@ const (
 	retryMost  = 2 * time.Second
 )
 
-// retry calls f until it answers anything but CodeUnavailable, or ctx ends.
+// retry calls f until it answers anything but CodeUnavailable, or ctx ends; then it returns f's last error.
 func retry(ctx context.Context, f func() error) error {
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
 		err := f()
@@ -270,7 +282,7 @@ func retry(ctx context.Context, f func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return err
 		case <-time.After(wait):
 		}
 	}

@@ -73,6 +73,7 @@ func (s *session) poll(ctx context.Context) ([]*kgo.Record, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	s.w.checkClock(records[len(records)-1].Timestamp)
 	return records, s.unbroken(ctx, records)
 }
 

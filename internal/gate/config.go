@@ -64,6 +64,8 @@ const (
 	// restoreStall is how long a restore waits for the next record: an open transaction of a stranger on the
 	// topic verdicts would hold it for ever.
 	restoreStall = 30 * time.Second
+	// clockAheadMax is how far Kafka's clock may be ahead before the log says so. A view may be as far ahead.
+	clockAheadMax = 10 * time.Minute
 	// detailBytesMax bounds what a malformed verdict says.
 	detailBytesMax = 200
 )

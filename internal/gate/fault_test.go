@@ -249,3 +249,29 @@ func TestTwoGatesOneLog(t *testing.T) {
 		w.noMore(0, n)
 	})
 }
+
+// A partition opens well each time although nothing can be written: the gate must not say that it works.
+func TestNotReadyWhileNothingCanBeWritten(t *testing.T) {
+	w := newWorld(t, worldOption{})
+	w.posts.publish("p")
+	g, _, _ := w.gate(w.views...)
+	w.report(time.Time{}, view(1, 1, "p"))
+	w.verdicts(0, 1)
+	eventually(t, "ready", func() bool { return g.Ready() == nil })
+	denied := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "t-verdicts", Err: kerr.TopicAuthorizationFailed, Count: -1})
+	w.report(time.Time{}, view(1, 2, "p"))
+	eventually(t, "it fails", func() bool { return g.Ready() != nil })
+	opened := 0
+	eventually(t, "it opens again, and fails", func() bool {
+		if g.Ready() == nil {
+			t.Fatalf("ready while nothing can be written: %+v", g.Status())
+		}
+		if stateOf(g, 0) == StateRunning {
+			opened++
+		}
+		return opened > 2
+	})
+	denied.Remove()
+	eventually(t, "ready again", func() bool { return g.Ready() == nil })
+	w.verdicts(0, 2)
+}

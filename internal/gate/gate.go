@@ -51,8 +51,6 @@ type Hooks struct {
 	Committed func(views int, took time.Duration)
 	// Restored is one opening of a partition: the verdicts read and the time it took in all.
 	Restored func(partition int32, verdicts int64, took time.Duration)
-	// Paused says that a partition waits for a look-up that fails, or no longer.
-	Paused func(partition int32, paused bool)
 	// Failed is one session of a partition that ended in an error, by its code.
 	Failed func(partition int32, code domain.Code)
 }
@@ -204,6 +202,9 @@ func (g *Gate) commitOffsets(ctx context.Context) {
 // State says what a partition's worker is doing.
 type State string
 
+// States are all of them.
+var States = []State{StateOpening, StateRunning, StatePaused, StateRetrying, StateStopped}
+
 // The states of a worker.
 const (
 	StateOpening  State = "opening"  // fencing the predecessor, restoring the memory
@@ -218,7 +219,7 @@ type PartitionStatus struct {
 	Partition  domain.Partition
 	State      State
 	NextOffset int64 // of views, committed; -1: not known yet
-	Err        error // of paused, retrying and stopped
+	Err        error // of paused, retrying and stopped; and of what failed before, until a batch is committed again
 }
 
 // Status is the state of every assigned partition, in their order.
@@ -231,7 +232,7 @@ func (g *Gate) Status() []PartitionStatus {
 	return out
 }
 
-// Ready is nil where no assigned partition is paused, retrying or stopped, else it says which and why.
+// Ready is nil where every assigned partition gets on, else it says which does not and why.
 func (g *Gate) Ready() error {
 	var problems []error
 	for _, s := range g.Status() {

@@ -19,6 +19,7 @@ type session struct {
 	memory  *domain.Memory
 	windows windows
 	next    int64 // of views: the first that has no committed verdict
+	worked  int64 // once next has reached it, the session has shown that it works
 }
 
 // windows are how far back a memory looks.
@@ -118,6 +119,7 @@ func (s *session) startAt(ctx context.Context) error {
 	case end < s.next:
 		return domain.Errorf(domain.CodeDataLoss, "%s/%d ends at %d, and views up to %d have verdicts: it was truncated or made anew", views, p, end, s.next)
 	}
+	s.worked = min(s.next+1, end)
 	s.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{views: {p: kgo.NewOffset().At(s.next)}})
 	return nil
 }
@@ -141,7 +143,7 @@ func (s *session) sameTopic(ctx context.Context, topic string) error {
 		return unavailable("ask for the id of topic "+topic, err)
 	}
 	if id := domain.TopicID(resp.Topics[0].TopicID); id != s.w.part.TopicID {
-		return domain.Errorf(domain.CodeDataLoss, "topic %s was deleted and made anew: its id is %x and was %x", topic, id, s.w.part.TopicID)
+		return domain.Errorf(domain.CodeDataLoss, "topic %s was deleted and made anew: its id is %v and was %v", topic, id, s.w.part.TopicID)
 	}
 	return nil
 }

@@ -2,8 +2,10 @@ package gate
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,4 +213,40 @@ func TestConfigNamesEveryProblem(t *testing.T) {
 			t.Errorf("%s is not named: %v", field, err)
 		}
 	}
+}
+
+// A clock that is wrong by a month is said once, and once when it is right again.
+func TestKafkaAheadIsSaid(t *testing.T) {
+	w := newWorld(t, worldOption{})
+	w.posts.publish("p")
+	a := &fakeAssigner{changed: make(chan struct{})}
+	a.assign(w.views...)
+	deps := w.deps(a)
+	var log syncLog
+	deps.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	w.gateWith(a, deps)
+	for i, at := range []time.Time{{}, time.Now().AddDate(0, 1, 0), time.Now().AddDate(0, 1, 0), {}} {
+		w.report(at, view(1, i, "p"))
+		w.verdicts(0, i+1)
+	}
+	eventually(t, "it says so", func() bool {
+		return strings.Count(log.String(), "clock is ahead") == 1 && strings.Count(log.String(), "agree again") == 1
+	})
+}
+
+type syncLog struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *syncLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *syncLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -23,10 +24,12 @@ type worker struct {
 
 	next          atomic.Int64 // of views: everything below has a committed verdict; -1: not opened yet
 	offsetWritten int64        // next as last written for lag tools; Run's goroutine only
+	ahead         bool         // checkClock has warned; run's goroutine only
 
-	mu    sync.Mutex
-	state State
-	err   error
+	mu     sync.Mutex
+	state  State
+	err    error // of the state
+	failed error // what ended the last session, until another one has got somewhere
 }
 
 func newWorker(g *Gate, part domain.Partition) *worker {
@@ -37,18 +40,35 @@ func newWorker(g *Gate, part domain.Partition) *worker {
 
 func (w *worker) set(state State, err error) {
 	w.mu.Lock()
-	was := w.state
+	defer w.mu.Unlock()
 	w.state, w.err = state, err
-	w.mu.Unlock()
-	if paused := w.g.deps.Hooks.Paused; paused != nil && (was == StatePaused) != (state == StatePaused) {
-		paused(w.part.Partition, state == StatePaused)
-	}
 }
 
 func (w *worker) status() PartitionStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return PartitionStatus{Partition: w.part, State: w.state, NextOffset: w.next.Load(), Err: w.err}
+	return PartitionStatus{Partition: w.part, State: w.state, NextOffset: w.next.Load(), Err: cmp.Or(w.err, w.failed)}
+}
+
+// checkClock says, when it begins and when it is over, that views carry a time that is ahead of this machine's.
+// Nothing is decided by our clock; but the highest time is the partition's for good, and if it is wrong, views of
+// the right time are stale to it until the clocks have come up.
+func (w *worker) checkClock(appended time.Time) {
+	ahead := time.Until(appended) > clockAheadMax
+	if ahead != w.ahead {
+		w.ahead = ahead
+		if ahead {
+			w.log.Error("gate: Kafka's clock is ahead of this machine's: one of them is wrong; see docs/operations.md, Clocks", "record_time", appended)
+		} else {
+			w.log.Info("gate: Kafka's clock and this machine's agree again")
+		}
+	}
+}
+
+func (w *worker) setFailed(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failed = err
 }
 
 // errWindow ends a session whose memory is too short for the limits of now.
@@ -85,13 +105,16 @@ func (w *worker) run(ctx context.Context) {
 		default:
 			w.log.Warn("gate: partition is opened anew", "err", err, "wait", wait)
 		}
+		w.setFailed(err)
 		w.set(StateRetrying, err)
 		sleep(ctx, wait)
 		wait = min(2*wait, retryMost)
 	}
 }
 
-// session is one life of a partition's client. judged tells whether it got to commit anything.
+// session is one life of a partition's client. judged tells whether it got somewhere: a batch was committed, or
+// there was nothing to judge. To be open is not enough, for a partition whose verdicts cannot be written opens
+// well each time.
 func (w *worker) session(ctx context.Context) (judged bool, err error) {
 	s, err := w.open(ctx)
 	if err != nil {
@@ -101,10 +124,13 @@ func (w *worker) session(ctx context.Context) (judged bool, err error) {
 	w.next.Store(s.next)
 	w.set(StateRunning, nil)
 	for {
+		if !judged && s.next >= s.worked {
+			judged = true
+			w.setFailed(nil)
+		}
 		if err := s.step(ctx); err != nil {
 			return judged, err
 		}
-		judged = true
 		w.next.Store(s.next)
 	}
 }

@@ -39,7 +39,7 @@ func build(cfg Config, deps Deps, m models) (http.Handler, error) {
 	}
 	s := &server{
 		cfg: cfg, deps: deps, models: m, people: people,
-		waits: newWaits(deps.ReadModels, cfg.PollInterval), appends: make(chan struct{}, cfg.AppendsMax),
+		waits: newWaits(deps.ReadModels, cfg.PollInterval, deps.Stopping), appends: make(chan struct{}, cfg.AppendsMax),
 	}
 	root := chi.NewRouter()
 	root.Use(s.observe, middleware.GetHead)

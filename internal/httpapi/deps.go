@@ -39,7 +39,7 @@ type Metrics struct {
 	Request func(method, route string, status int, took time.Duration)
 }
 
-// Deps is what the api needs from others. All but Metrics, MetricsHandler, TopicID and Checks must be set.
+// Deps is what the api needs from others. All but Metrics, MetricsHandler, TopicID, Checks and Stopping must be set.
 type Deps struct {
 	Log        Log
 	Tenants    Tenants
@@ -54,4 +54,6 @@ type Deps struct {
 	MetricsHandler http.Handler // serves /metrics
 	// Checks are the dependencies that /readyz asks, by name; the message of a domain.Error is shown.
 	Checks map[string]func(ctx context.Context) error
+	// Stopping, once closed, ends the waits of requests, which may be longer than a clean stop can be.
+	Stopping <-chan struct{}
 }

@@ -14,6 +14,7 @@ import (
 type waits struct {
 	models   ReadModels
 	interval time.Duration
+	stopping <-chan struct{}
 
 	mu      sync.Mutex
 	waiters int
@@ -27,12 +28,12 @@ type look struct {
 	err       error
 }
 
-func newWaits(m ReadModels, interval time.Duration) *waits {
-	return &waits{models: m, interval: interval}
+func newWaits(m ReadModels, interval time.Duration, stopping <-chan struct{}) *waits {
+	return &waits{models: m, interval: interval, stopping: stopping}
 }
 
 // until waits until passed says yes to the positions. It ends with the error of ctx (CodeNotYetApplied), of the
-// read models, or of passed.
+// read models, or of passed, or with errStopping.
 func (w *waits) until(ctx context.Context, passed func(map[string][]projections.PositionRow) (bool, error)) error {
 	w.enter()
 	defer w.leave()
@@ -44,6 +45,8 @@ func (w *waits) until(ctx context.Context, passed func(map[string][]projections.
 		select {
 		case <-ctx.Done():
 			return domain.Errorf(domain.CodeNotYetApplied, "The read models have not passed the position in time. Ask again, or wait longer with Prefer: wait=N (at most 30).").Because(ctx.Err())
+		case <-w.stopping:
+			return errStopping
 		case <-l.done:
 		}
 		if l.err != nil {
@@ -54,6 +57,8 @@ func (w *waits) until(ctx context.Context, passed func(map[string][]projections.
 		}
 	}
 }
+
+var errStopping = domain.Errorf(domain.CodeUnavailable, "This process is stopping and waits no longer. Send the same request again.")
 
 func (w *waits) enter() {
 	w.mu.Lock()

@@ -175,3 +175,26 @@ func TestTokenOfTopicMadeAnewWithoutKafka(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// A process that stops cannot wait as long as a request may.
+func TestWaitsEndWithTheProcess(t *testing.T) {
+	inFakeTime(t, func(t *testing.T) {
+		w := newWorld()
+		stopping := make(chan struct{})
+		deps := w.deps()
+		deps.Stopping = stopping
+		h, err := build(Config{}.withDefaults(), deps, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.hold(projectionImpressions)
+		token := do(h, "POST", "/v1/views", twoViews).Header().Get("Seenby-Position")
+		time.AfterFunc(time.Second, func() { close(stopping) })
+		began := time.Now()
+		rec := do(h, "GET", "/v1/posts/p", "", "Seenby-Wait-For", token, "Prefer", "wait=30")
+		wantProblem(t, rec, 503, "unavailable")
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("waited %v", took)
+		}
+	})
+}

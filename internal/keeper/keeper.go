@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -90,8 +89,8 @@ func (k *Keeper) Ready() error {
 	return k.err
 }
 
-// Run keeps until ctx ends and returns ctx's cause. Data loss and events of an unknown type end it with an
-// error; everything else is tried again.
+// Run keeps until ctx ends and returns ctx's cause. Data loss, events of an unknown type and partition counts that
+// disagree end it with an error; everything else is tried again.
 func (k *Keeper) Run(ctx context.Context) error {
 	var changed <-chan struct{}
 	var looked, committed time.Time
@@ -111,7 +110,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err != nil && (domain.CodeOf(err) == domain.CodeDataLoss || errors.Is(err, domain.ErrUnknownEvent)) {
+		if code := domain.CodeOf(err); code == domain.CodeDataLoss || code == domain.CodeMisconfigured {
 			k.note(err)
 			return err
 		}

@@ -127,11 +127,12 @@ func (k *Keeper) readmit(ctx context.Context) error {
 		if err != nil {
 			return err // some may stand in the log: the next proof will show
 		}
-		if len(at) != 1 || at[0].Partition != l.part.Partition {
-			return domain.Errorf(domain.CodeInternal, "views of verdicts/%d were appended to another partition: the partition counts disagree", l.part.Partition)
-		}
 		for _, p := range ready {
 			p.attempts++
+		}
+		if len(at) != 1 || at[0].Partition != l.part.Partition {
+			// Judged there, by another memory, they could count again: to go on would only add to them.
+			return domain.Errorf(domain.CodeMisconfigured, "views of verdicts/%d were appended to another partition: the partition counts disagree", l.part.Partition)
 		}
 		k.log.Info("keeper: undecided views were appended again", "partition", l.part.Partition, "views", len(ready))
 		if readmitted := k.deps.Hooks.Readmitted; readmitted != nil {

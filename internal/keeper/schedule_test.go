@@ -178,3 +178,32 @@ func TestAnySchedule(t *testing.T) {
 		}
 	}
 }
+
+// elsewhere appends to another partition than asked: the partition counts disagree.
+type elsewhere struct {
+	*port
+	appended int
+}
+
+func (e *elsewhere) Append(_ context.Context, events ...domain.Event) ([]domain.Position, error) {
+	e.appended += len(events)
+	return []domain.Position{{Topic: domain.TopicViews, Partition: 7, NextOffset: int64(e.appended)}}, nil
+}
+
+// There another memory judges, and the view could count again: the keeper stops rather than add to it.
+func TestStopsWherePartitionsDisagree(t *testing.T) {
+	s := newSim()
+	s.publish("p")
+	s.report(newView(1, 1, "p"))
+	s.judge(10)
+	s.passed = s.posts
+	p := &port{sim: s, batch: 100}
+	e := &elsewhere{port: p}
+	k, err := New(Config{Every: time.Millisecond}, Deps{Source: p, Appender: e, Readmodel: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Run(t.Context()); domain.CodeOf(err) != domain.CodeMisconfigured || e.appended != 1 {
+		t.Errorf("%d appended, ended with %v", e.appended, err)
+	}
+}

@@ -27,8 +27,7 @@ import (
 type Config struct {
 	// URL is a PostgreSQL connection URL or key=value string. It can hold a password: never print it.
 	URL string
-	// ConnectionsMax bounds the pool. Default 10: a projector uses one per projection, reads use the rest, and a
-	// hundred replicas still fit under the connections of a usual server with a pooler.
+	// ConnectionsMax bounds the pool. Default 10: each worker of a projection uses one, reads use the rest.
 	ConnectionsMax int32
 	// ConnectTimeout bounds one attempt to connect. Default 5 s: a read must answer 503 before clients give up.
 	ConnectTimeout time.Duration
@@ -37,6 +36,9 @@ type Config struct {
 	IdleInTransactionMax time.Duration
 	// LockWaitMax bounds the wait for a lock. Default 30 s, as above.
 	LockWaitMax time.Duration
+	// TransactionMax ends a transaction that PostgreSQL does not answer: a connection that a firewall has forgotten
+	// says nothing for ever. Default 30 s, far over the longest honest batch.
+	TransactionMax time.Duration
 	// Tracer, where given, follows every query.
 	Tracer pgx.QueryTracer
 }
@@ -54,12 +56,16 @@ func (c Config) withDefaults() Config {
 	if c.LockWaitMax == 0 {
 		c.LockWaitMax = 30 * time.Second
 	}
+	if c.TransactionMax == 0 {
+		c.TransactionMax = 30 * time.Second
+	}
 	return c
 }
 
 // Store is a pool of connections to one database. Safe for concurrent use.
 type Store struct {
-	pool *pgxpool.Pool
+	pool           *pgxpool.Pool
+	transactionMax time.Duration
 }
 
 // Open makes a Store without connecting. Only a URL that cannot be read fails, with CodeMisconfigured.
@@ -72,6 +78,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	pc.MaxConns = cfg.ConnectionsMax
 	pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
 	pc.ConnConfig.Tracer = cfg.Tracer
+	pc.PingTimeout = pingTimeout
 	params := pc.ConnConfig.RuntimeParams
 	setDefault(params, "application_name", "seenby")
 	setDefault(params, "timezone", "UTC")
@@ -81,7 +88,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, domain.Errorf(domain.CodeMisconfigured, "open PostgreSQL").Because(err)
 	}
-	return &Store{pool}, nil
+	return &Store{pool, cfg.TransactionMax}, nil
 }
 
 // badURL leaves the cause out of what may be shown; pgx masks the password in it.
@@ -103,22 +110,28 @@ func (s *Store) Close() { s.pool.Close() }
 // Ping tells whether PostgreSQL answers.
 func (s *Store) Ping(ctx context.Context) error { return Classify(s.pool.Ping(ctx)) }
 
+// pingTimeout is for a connection that was idle for a second or more, before it is used again: one that has fallen
+// silent is thrown away for another.
+const pingTimeout = 2 * time.Second
+
 // rollbackTimeout is for telling a server that may be gone; without an answer the connection is dropped.
 const rollbackTimeout = 5 * time.Second
 
 // InTx runs f in a READ COMMITTED transaction and commits it. After an error of the commit nobody knows
 // whether it took place: the caller reads again what it wrote.
 func (s *Store) InTx(ctx context.Context, f func(ctx context.Context, tx projections.Tx) error) error {
-	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return f(ctx, tx) })
+	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(ctx context.Context, tx pgx.Tx) error { return f(ctx, tx) })
 }
 
 // Snapshot runs f on one snapshot of the database (REPEATABLE READ, READ ONLY), so that what several
 // statements read belongs together.
 func (s *Store) Snapshot(ctx context.Context, f func(ctx context.Context, q projections.Querier) error) error {
-	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error { return f(ctx, tx) })
+	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(ctx context.Context, tx pgx.Tx) error { return f(ctx, tx) })
 }
 
-func (s *Store) inTx(ctx context.Context, options pgx.TxOptions, f func(tx pgx.Tx) error) error {
+func (s *Store) inTx(ctx context.Context, options pgx.TxOptions, f func(ctx context.Context, tx pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.transactionMax)
+	defer cancel()
 	tx, err := s.pool.BeginTx(ctx, options)
 	if err != nil {
 		return Classify(fmt.Errorf("begin: %w", err))
@@ -128,7 +141,7 @@ func (s *Store) inTx(ctx context.Context, options pgx.TxOptions, f func(tx pgx.T
 		defer cancel()
 		_ = tx.Rollback(ctx) // nothing to do after a commit; else the connection is thrown away where it fails
 	}()
-	if err := f(tx); err != nil {
+	if err := f(ctx, tx); err != nil {
 		return Classify(err)
 	}
 	if err := tx.Commit(ctx); err != nil {

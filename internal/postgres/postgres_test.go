@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -161,6 +162,23 @@ func TestSnapshotSeesOneMomentAndWritesNothing(t *testing.T) {
 		return nil
 	})
 	// The refused write left the transaction failed: its commit is a rollback, and says so.
+	if domain.CodeOf(err) != domain.CodeUnavailable {
+		t.Errorf("%v", err)
+	}
+}
+
+// A connection that has fallen silent answers nothing, not even with an error.
+func TestATransactionEndsWithoutAnAnswer(t *testing.T) {
+	env := testenv.EmptyPostgres(t)
+	store, err := postgres.Open(t.Context(), postgres.Config{URL: env.DSN, TransactionMax: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	err = store.InTx(t.Context(), func(ctx context.Context, tx projections.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT pg_sleep(60)")
+		return err
+	})
 	if domain.CodeOf(err) != domain.CodeUnavailable {
 		t.Errorf("%v", err)
 	}

@@ -41,6 +41,7 @@ func (p *Projector) sync(ctx context.Context) (changed <-chan struct{}, err erro
 		return changed, fmt.Errorf("go to the positions: %w", err)
 	}
 	p.unsure = false
+	p.publish(nil) // from here on the lag is known, whenever the first batch comes
 	p.log.InfoContext(ctx, "reading from positions", "partitions", len(gained))
 	return changed, nil
 }

@@ -113,8 +113,8 @@ func New(p projections.Projection, source Source, store Store, cfg Config, log *
 
 // Run follows the log until ctx ends (and then returns nil) or until something is wrong that waiting does not
 // cure. It may be called again after it returned.
-func (p *Projector) Run(ctx context.Context) error {
-	p.owned, p.unsure, p.backoff = map[domain.Partition]*partition{}, false, 0
+func (p *Projector) Run(ctx context.Context) (stopped error) {
+	p.unsure, p.backoff = false, 0
 	ctx, cancel := context.WithCancel(ctx)
 	watching := make(chan struct{})
 	go func() {
@@ -125,8 +125,11 @@ func (p *Projector) Run(ctx context.Context) error {
 		cancel()
 		<-watching
 		p.source.Drop(p.parts())
-		p.publish(nil)
+		p.owned = map[domain.Partition]*partition{}
+		p.publish(stopped)
+		p.stopped(stopped != nil)
 	}()
+	p.stopped(false)
 	for {
 		err := p.step(ctx)
 		switch code := domain.CodeOf(err); {
@@ -138,7 +141,6 @@ func (p *Projector) Run(ctx context.Context) error {
 			p.unsure = true
 			p.retry(ctx, err)
 		default:
-			p.publish(err)
 			return fmt.Errorf("projector %s stops: %w", p.projection.Name(), err)
 		}
 	}

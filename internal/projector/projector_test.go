@@ -2,6 +2,8 @@ package projector_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -145,6 +147,9 @@ func stops(t *testing.T, d *database, l *fakeLog, code domain.Code, names string
 	if domain.CodeOf(err) != code || !strings.Contains(err.Error(), names) {
 		t.Fatalf("stopped with %q (%s), not with %s that names %q", err, domain.CodeOf(err), code, names)
 	}
+	if s := p.Status(); !s.Stopped || !errors.Is(s.Err, err) || len(s.Partitions) != 0 {
+		t.Errorf("stopped, it says %+v", s)
+	}
 }
 
 func TestStops(t *testing.T) {
@@ -173,13 +178,25 @@ func TestStops(t *testing.T) {
 	t.Run("on more dead letters than allowed", func(t *testing.T) {
 		d, l := open(t), newLog()
 		for i := range small.LettersMax + 1 {
-			l.append(part0, "k", &domain.Verdict{ViewOffset: i})
+			l.append(part0, fmt.Sprint("k", i), &domain.Verdict{ViewOffset: i})
 		}
 		stops(t, d, l, domain.CodeInternal, "21 dead letters")
 		if n := d.number(t, "SELECT count(*) FROM dead_letters"); n > small.LettersMax {
 			t.Errorf("%d letters are parked", n)
 		}
 	})
+}
+
+// An app that goes on writing the post of one poisoned event must not stop the others.
+func TestFollowersAreNotLimited(t *testing.T) {
+	d, l := open(t), newLog()
+	l.append(part0, "k", &domain.Verdict{Post: "", ViewOffset: 0})
+	for i := range small.LettersMax + 5 {
+		l.append(part0, "k", &domain.Verdict{Post: "a", ViewOffset: i + 1})
+	}
+	l.append(part0, "other", &domain.Verdict{Post: "other", ViewOffset: small.LettersMax + 6})
+	start(t, newProjector(l.source(part0), d))
+	d.waitTally(t, "other", 1)
 }
 
 // On a silent log the read model is complete to a later time every second, also where no view was ever reported.
@@ -218,6 +235,7 @@ func TestAsOfAdvancesWhenIdle(t *testing.T) {
 		})
 		last = last.Add(time.Second)
 	}
+	wait(t, func() bool { return p.Status().Partitions[0].Lag > 0 })
 	if at := asOf(); at.After(reported) {
 		t.Errorf("complete to %v although a view of %v has no verdict", at, reported)
 	}

@@ -15,6 +15,7 @@ type Status struct {
 	Version    int
 	Partitions []PartitionStatus // owned now, in order
 	Err        error             // why it retries, or has stopped; nil while all is well
+	Stopped    bool              // for good, because of Err
 }
 
 // PartitionStatus is how far one partition is folded.
@@ -22,16 +23,18 @@ type PartitionStatus struct {
 	projections.PositionRow
 	End       int64         // of the log, when it was last asked; -1: not yet
 	LagEvents int64         // end less position, never negative; control records count too
-	Lag       time.Duration // 0 where LagEvents is 0; else how long ago the read model was complete
+	Lag       time.Duration // 0 where everything is folded, views without a verdict included; else how long ago it was
 }
 
 // board is what the goroutines of a projector tell each other.
 type board struct {
 	started time.Time
+	stopped bool
 	rows    []projections.PositionRow
 	err     error
 	sampled []sampled
 	ends    map[domain.Partition]int64
+	views   map[int32]int64 // ends of the topic views, where verdicts are followed
 	asked   time.Time
 }
 
@@ -48,13 +51,13 @@ func newBoard(at time.Time) board { return board{started: at, ends: map[domain.P
 func (p *Projector) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Status{Projection: p.projection.Name(), Version: p.projection.Version(), Err: p.board.err}
+	s := Status{Projection: p.projection.Name(), Version: p.projection.Version(), Err: p.board.err, Stopped: p.board.stopped}
 	for _, row := range p.board.rows {
 		ps := PartitionStatus{PositionRow: row, End: -1}
 		if end, ok := p.board.ends[row.In()]; ok {
 			ps.End, ps.LagEvents = end, max(0, end-row.NextOffset)
 		}
-		if ps.LagEvents > 0 {
+		if ps.LagEvents > 0 || p.board.views[row.Partition] > row.ViewNextOffset {
 			since := row.CompleteTo
 			if since.IsZero() {
 				since = p.board.started
@@ -76,6 +79,12 @@ func (p *Projector) publish(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.board.rows, p.board.err = rows, err
+}
+
+func (p *Projector) stopped(stopped bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.board.stopped = stopped
 }
 
 const (
@@ -139,6 +148,9 @@ func (p *Projector) sample(ctx context.Context, topic domain.Topic) {
 	for _, end := range ends {
 		round.ends[end.Partition] = end.NextOffset
 		p.board.ends[end.In()] = end.NextOffset
+	}
+	if topic == domain.TopicViews {
+		p.board.views = round.ends
 	}
 	p.board.asked = at
 	if p.followsVerdicts() != (topic == domain.TopicViews) {

@@ -45,6 +45,7 @@ var Keys = slices.Concat(
 		"partitions",    // how many, or which
 		"position",      // of a topic's partition
 		"prefix",        // of the installation
+		"record_time",   // that Kafka gave a record
 		"topic",         // name without prefix
 		"topic_id",      // Kafka's
 		"transactional", // transactional id

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,9 +26,8 @@ type Metrics struct {
 	restore     prometheus.Histogram
 	restored    prometheus.Counter
 	failures    *prometheus.CounterVec
-	paused      prometheus.Gauge
-	pausedMu    sync.Mutex
-	pausedNow   map[int32]bool // the partitions that paused counts
+	partitions  *prometheus.GaugeVec
+	unjudged    *prometheus.GaugeVec
 
 	batchSeconds *prometheus.HistogramVec
 	events       *prometheus.CounterVec
@@ -37,6 +35,7 @@ type Metrics struct {
 
 	lagEvents      *prometheus.GaugeVec
 	lagSeconds     *prometheus.GaugeVec
+	stopped        *prometheus.GaugeVec
 	stableDistance *prometheus.GaugeVec
 	deadLetters    *prometheus.CounterVec
 
@@ -82,7 +81,7 @@ func NewMetrics(build Build) *Metrics {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := &Metrics{
-		registry: r, pausedNow: map[int32]bool{},
+		registry: r,
 
 		viewsAccepted: counter(r, "seenby_views_accepted_total", "Views that stand in the log and were answered with 202."),
 		viewsRejected: counters(r, "seenby_views_rejected_total", "Views that the api did not append, by code.", "code"),
@@ -93,11 +92,13 @@ func NewMetrics(build Build) *Metrics {
 		restore:     histogram(r, "seenby_gate_restore_seconds", "Time in which the gate restored its memory of one partition.", restoreBuckets),
 		restored:    counter(r, "seenby_gate_restored_verdicts_total", "Verdicts read to restore memories."),
 		failures:    counters(r, "seenby_gate_failures_total", "Sessions of a partition that ended in an error and were opened anew or stopped, by code.", "code"),
-		paused:      gauge(r, "seenby_gate_paused_partitions", "Partitions of views that the gate holds and does not judge at present, because a look-up fails."),
+		partitions:  gauges(r, "seenby_gate_partitions", "Partitions of views that this process holds, by state; in paused a look-up fails, stopped needs a person.", "state"),
+		unjudged:    gauges(r, "seenby_gate_lag_events", "Views without a verdict yet, for partitions that this process judges.", "partition"),
 
 		lagEvents: gauges(r, "seenby_projection_lag_events",
 			"Events between a projection's position and the end of the log, for partitions that this process projects.", "projection", "topic", "partition"),
-		lagSeconds: gauges(r, "seenby_projection_lag_seconds", "How long ago a projection's as_of is.", "projection"),
+		lagSeconds: gauges(r, "seenby_projection_lag_seconds", "How long ago a projection held everything that was accepted; 0 while it holds everything, whether views wait for a verdict or verdicts for the projection.", "projection"),
+		stopped:    gauges(r, "seenby_projection_stopped_workers", "Workers of a projection that have stopped for good: their log line says why.", "projection"),
 		stableDistance: gauges(r, "seenby_log_stable_offset_distance_events",
 			"High watermark minus last stable offset: what an open transaction holds back from every reader.", "topic", "partition"),
 		batchSeconds: histograms(r, "seenby_projection_batch_seconds", "Time of one PostgreSQL transaction of a projector.", transactionBuckets, "projection"),
@@ -170,17 +171,18 @@ func (m *Metrics) GateRestored(_ int32, verdicts int64, took time.Duration) {
 	m.restore.Observe(took.Seconds())
 }
 
-// GatePaused says that the gate holds a partition and does not judge it, or no longer. Repeats are harmless.
-func (m *Metrics) GatePaused(partition int32, paused bool) {
-	m.pausedMu.Lock()
-	defer m.pausedMu.Unlock()
-	if paused {
-		m.pausedNow[partition] = true
-	} else {
-		delete(m.pausedNow, partition)
-	}
-	m.paused.Set(float64(len(m.pausedNow)))
+// GatePartitions sets how many partitions of views are in a state.
+func (m *Metrics) GatePartitions(state string, partitions int) {
+	m.partitions.WithLabelValues(state).Set(float64(partitions))
 }
+
+// GateLagEvents sets how many views of a partition have no verdict yet.
+func (m *Metrics) GateLagEvents(partition int32, views int64) {
+	m.unjudged.WithLabelValues(number(partition)).Set(float64(views))
+}
+
+// ForgetGateLag drops a partition that this process no longer judges.
+func (m *Metrics) ForgetGateLag(partition int32) { m.unjudged.DeleteLabelValues(number(partition)) }
 
 // GateFailed counts a session of a partition that ended in an error.
 func (m *Metrics) GateFailed(_ int32, code domain.Code) {
@@ -209,7 +211,12 @@ func (m *Metrics) ForgetProjectionLag(projection string, topic domain.Topic, par
 	m.lagEvents.DeleteLabelValues(projection, string(topic), number(partition))
 }
 
-// ProjectionLag sets how long ago a projection's as_of is.
+// ProjectionStopped sets how many workers of a projection have stopped for good.
+func (m *Metrics) ProjectionStopped(projection string, workers int) {
+	m.stopped.WithLabelValues(projection).Set(float64(workers))
+}
+
+// ProjectionLag sets how long ago a projection held everything that was accepted.
 func (m *Metrics) ProjectionLag(projection string, lag time.Duration) {
 	m.lagSeconds.WithLabelValues(projection).Set(lag.Seconds())
 }

@@ -34,16 +34,16 @@ func used() *Metrics {
 	m.Verdicts(domain.ReasonDuplicate, 1)
 	m.GateBatch(100, 4*time.Millisecond)
 	m.GateRestored(1, 500_000, time.Second)
-	m.GatePaused(1, true)
-	m.GatePaused(1, true)
-	m.GatePaused(2, true)
-	m.GatePaused(5, true)
-	m.GatePaused(5, false)
+	m.GatePartitions("running", 2)
+	m.GateLagEvents(5, 8)
+	m.GateLagEvents(4, 8)
+	m.ForgetGateLag(4)
 	m.GateFailed(1, domain.CodeUnavailable)
 	m.ProjectionLagEvents("posts", domain.TopicPosts, 3, 7)
 	m.ProjectionLagEvents("posts", domain.TopicPosts, 4, 7)
 	m.ForgetProjectionLag("posts", domain.TopicPosts, 4)
 	m.ProjectionLag("posts", 1500*time.Millisecond)
+	m.ProjectionStopped("posts", 1)
 	m.StableOffsetDistance(domain.TopicVerdicts, 0, 9)
 	m.StableOffsetDistance(domain.TopicVerdicts, 1, 9)
 	m.ForgetStableOffsetDistance(domain.TopicVerdicts, 1)
@@ -122,7 +122,7 @@ func TestScrape(t *testing.T) {
 		`seenby_verdicts_total{reason="duplicate"} 1`,
 		`seenby_verdicts_total{reason="viewer_quota"} 0`, // known before it happens
 		`seenby_gate_transaction_seconds_bucket{le="0.005"} 1`,
-		"seenby_gate_paused_partitions 2\n",
+		`seenby_gate_partitions{state="running"} 2`,
 		"seenby_gate_restored_verdicts_total 500000\n",
 		`seenby_gate_failures_total{code="unavailable"} 1`,
 		`seenby_projection_events_total{projection="posts"} 40`,

@@ -37,6 +37,5 @@ func NewKey(rand io.Reader) (plain string, event domain.KeyIssued, err error) {
 	return plain, domain.KeyIssued{KeyID: string(id[:]), Prefix: prefix, SHA256: HashKey(plain)}, nil
 }
 
-// HashKey is what an API key is known by: its plain text is kept nowhere.
 // HashKey is what the log keeps of an API key: SHA-256 over the whole plain text.
 func HashKey(plain string) [32]byte { return sha256.Sum256([]byte(plain)) }

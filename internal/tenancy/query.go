@@ -114,28 +114,3 @@ func (r *Registry) WaitFor(ctx context.Context, positions []domain.Position) err
 		}
 	}
 }
-
-// Load reads the topic to the end asked at the start and hands out the fold, for commands.
-func Load(ctx context.Context, follower Follower) (*domain.Installation, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	in, caughtUp := &domain.Installation{}, false
-	err := follower.Follow(ctx, domain.TopicTenants, func(b domain.Batch) error {
-		if caughtUp {
-			return nil // appended after the end was asked: cancel has not arrived yet
-		}
-		for _, rec := range b.Records {
-			if rec.Err != nil || rec.Event != nil && !in.Apply(rec.Event) {
-				return domain.Errorf(domain.CodeMisconfigured, "topic tenants, partition %d, offset %d cannot be read; a newer version may have written it", rec.Partition.Partition, rec.Offset).Because(rec.Err)
-			}
-		}
-		return nil
-	}, func() { caughtUp = true; cancel() })
-	switch {
-	case caughtUp:
-		return in, nil
-	case err == nil:
-		return nil, errNotRead
-	}
-	return nil, err
-}

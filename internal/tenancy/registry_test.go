@@ -81,6 +81,12 @@ func TestRegistry(t *testing.T) {
 			t.Error("the key of no tenant")
 		}
 
+		// Two records, of which one may be read first, or be missing for ever.
+		f.log.add(domain.TenantCreated{Tenant: "half", WrappedKey: wrapped(t, f.secret, "half"), CreatedAt: now})
+		if l, ok := r.Limits("half"); !ok || l != domain.DefaultLimits() {
+			t.Errorf("limits of a tenant without a LimitsSet: %+v, %v", l, ok)
+		}
+
 		limits := domain.DefaultLimits()
 		limits.Revision = 2
 		f.log.add(domain.LimitsSet{Tenant: "acme", Limits: limits})
@@ -92,10 +98,19 @@ func TestRegistry(t *testing.T) {
 			t.Errorf("a revoked key: %v", err)
 		}
 		f.log.add(domain.TenantClosed{Tenant: "acme"})
-		if _, ok := r.Key("acme"); ok || len(r.Tenants()) != 0 {
+		if _, ok := r.Key("acme"); ok || len(r.Tenants()) != 1 {
 			t.Error("a closed tenant has a key")
 		}
 	})
+}
+
+func wrapped(t testing.TB, s *Secret, id domain.TenantID) []byte {
+	t.Helper()
+	b, err := s.Wrap(random(7), id, domain.TenantKey{7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestWaitFor(t *testing.T) {
@@ -251,23 +266,6 @@ func TestSecretRotatedMeanwhile(t *testing.T) {
 			t.Error("a key that does not open")
 		}
 	})
-}
-
-func TestLoad(t *testing.T) {
-	f := newFixture(t)
-	in, err := Load(t.Context(), f.log)
-	if err != nil || in.Fingerprint != f.secret.Fingerprint() || in.Tenants["acme"] == nil || len(in.KeysByHash) != 1 {
-		t.Errorf("%+v, %v", in, err)
-	}
-	f.log.away.Store(true)
-	if _, err := Load(t.Context(), f.log); domain.CodeOf(err) != domain.CodeUnavailable {
-		t.Errorf("%v", err)
-	}
-	f.log.away.Store(false)
-	f.log.events = []domain.Event{nil}
-	if _, err := Load(t.Context(), f.log); domain.CodeOf(err) != domain.CodeMisconfigured {
-		t.Errorf("%v", err)
-	}
 }
 
 func BenchmarkAuthenticate(b *testing.B) {
