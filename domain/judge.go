@@ -104,11 +104,11 @@ func (o *Overlay) reason(v *Verdict, post PostAnswer, limits Limits) Reason {
 		return r
 	}
 	switch {
-	case !post.Known:
+	case !post.Known && (!post.Final || !limits.CountUnknownPosts):
 		return negative(ReasonUnknownPost)
 	case post.Deleted:
 		return ReasonDeletedPost
-	case !v.maySee(post):
+	case post.Known && !v.maySee(post):
 		return negative(ReasonNotInAudience)
 	case o.capped(pairHash(v.Viewer, v.Post), limits.PostCap):
 		return ReasonPostCap

@@ -62,6 +62,8 @@ func found(p domain.PostAnswer) func(*step)       { return func(s *step) { s.pos
 func limited(f func(*domain.Limits)) func(*step)  { return func(s *step) { f(&s.limits) } }
 func readmits(r domain.Readmission) func(s *step) { return func(s *step) { s.view.Readmitted = &r } }
 
+func countUnknown(l *domain.Limits) { l.CountUnknownPosts = true }
+
 func audience(a domain.Audience, member bool) domain.PostAnswer {
 	p := everyones
 	p.Audience, p.Member = a, member
@@ -117,10 +119,14 @@ func TestJudge(t *testing.T) {
 		"partition time never goes back":     {view(received(noon.Add(25*hour)), viewed(noon.Add(2*hour))), view(withID(2), viewed(noon), is(domain.ReasonStale))},
 		"partition time is kept by a commit": {view(received(noon.Add(25*hour)), viewed(noon.Add(2*hour)), commit), view(withID(2), viewed(noon), is(domain.ReasonStale))},
 
-		"a post that is known not to be there": {view(found(unknown), is(domain.ReasonUnknownPost))},
-		"a post that may be there":             {view(found(unpassed), is(domain.ReasonUndecided))},
-		"a deleted post":                       {view(found(deleted), is(domain.ReasonDeletedPost))},
-		"an author's own view counts":          {view(by(domain.PersonRef{Tenant: tenant, Person: author}))},
+		"a post that is known not to be there":              {view(found(unknown), is(domain.ReasonUnknownPost))},
+		"an unknown post where those count":                 {view(found(unknown), limited(countUnknown))},
+		"a post that may be there where unknown ones count": {view(found(unpassed), limited(countUnknown), is(domain.ReasonUndecided))},
+		"a deleted post where unknown ones count":           {view(found(deleted), limited(countUnknown), is(domain.ReasonDeletedPost))},
+		"an audience's post where unknown ones count":       {view(found(audience("audience:friends", false)), limited(countUnknown), is(domain.ReasonNotInAudience))},
+		"a post that may be there":                          {view(found(unpassed), is(domain.ReasonUndecided))},
+		"a deleted post":                                    {view(found(deleted), is(domain.ReasonDeletedPost))},
+		"an author's own view counts":                       {view(by(domain.PersonRef{Tenant: tenant, Person: author}))},
 		"an author's own view where refused": {view(by(domain.PersonRef{Tenant: tenant, Person: author}),
 			limited(func(l *domain.Limits) { l.RefuseOwnViews = true }), is(domain.ReasonOwnView))},
 		"own view comes before deleted": {view(found(deleted), by(domain.PersonRef{Tenant: tenant, Person: author}),

@@ -2,15 +2,19 @@ package domain
 
 import "time"
 
-// Limits are the bounds of the gate for one tenant, at one revision.
+// Limits are a tenant's settings at one revision: the bounds of the gate, and of the intake.
 type Limits struct {
-	Revision        int64
-	DuplicateWindow time.Duration // how long a counted id is remembered
-	Stale           time.Duration // a view older than this is refused
-	Future          time.Duration // a view further ahead than this is refused
-	Quota           Quota
-	PostCap         PostCap
-	RefuseOwnViews  bool
+	Revision          int64
+	DuplicateWindow   time.Duration // how long a counted id is remembered
+	Stale             time.Duration // a view older than this is refused
+	Future            time.Duration // a view further ahead than this is refused
+	Quota             Quota
+	PostCap           PostCap
+	RefuseOwnViews    bool
+	CountUnknownPosts bool // a view of a post that was never published is judged without one
+
+	// IntakeViewsPerSecond is what one api process takes; twice that at once.
+	IntakeViewsPerSecond int64
 }
 
 // Quota is a token bucket per viewer.
@@ -34,6 +38,8 @@ func DefaultLimits() Limits {
 		Future:          10 * time.Minute,
 		Quota:           Quota{ViewsPerMinute: 600, BurstViews: 2000},
 		PostCap:         PostCap{Views: 60, Window: time.Hour},
+
+		IntakeViewsPerSecond: 1000,
 	}
 }
 
@@ -44,6 +50,7 @@ const (
 	quotaPerMinuteMax = 60_000_000 // one view a microsecond
 	quotaBurstMax     = 10_000_000
 	postCapViewsMax   = 10_000
+	intakeMax         = 10_000_000
 )
 
 // Interval is the time in which one view's worth of quota comes back, at least a microsecond.
@@ -80,6 +87,8 @@ func (l Limits) Validate() error {
 		return Invalid("post_cap_views", "must be 1 to %d", postCapViewsMax)
 	case l.PostCap.Window <= 0 || l.PostCap.Window > l.DuplicateWindow:
 		return Invalid("post_cap_window", "must be over 0 and at most duplicate_window (%v)", l.DuplicateWindow)
+	case l.IntakeViewsPerSecond < 1 || l.IntakeViewsPerSecond > intakeMax:
+		return Invalid("intake_views_per_second", "must be 1 to %d", intakeMax)
 	}
 	return nil
 }

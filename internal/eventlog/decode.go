@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -180,7 +181,8 @@ func decodeTenants(key []byte, m *eventspb.Event) (domain.Event, error) {
 			Revision: l.GetRevision(), DuplicateWindow: ms(l.GetDuplicateWindowMs()), Stale: ms(l.GetStaleMs()), Future: ms(l.GetFutureMs()),
 			Quota:          domain.Quota{ViewsPerMinute: l.GetQuotaViewsPerMinute(), BurstViews: l.GetQuotaBurstViews()},
 			PostCap:        domain.PostCap{Views: l.GetPostCapViews(), Window: ms(l.GetPostCapWindowMs())},
-			RefuseOwnViews: l.GetRefuseOwnViews(),
+			RefuseOwnViews: l.GetRefuseOwnViews(), CountUnknownPosts: l.GetCountUnknownPosts(),
+			IntakeViewsPerSecond: cmp.Or(l.GetIntakeViewsPerSecond(), domain.DefaultLimits().IntakeViewsPerSecond),
 		}
 		// Whoever judges by them counts on it.
 		if err := limits.Validate(); err != nil {

@@ -122,7 +122,7 @@ func tenantsForm(e domain.Event) ([]byte, *eventspb.Event) {
 			Revision: l.Revision, DuplicateWindowMs: l.DuplicateWindow.Milliseconds(), StaleMs: l.Stale.Milliseconds(),
 			FutureMs: l.Future.Milliseconds(), QuotaViewsPerMinute: l.Quota.ViewsPerMinute, QuotaBurstViews: l.Quota.BurstViews,
 			PostCapViews: l.PostCap.Views, PostCapWindowMs: l.PostCap.Window.Milliseconds(), RefuseOwnViews: l.RefuseOwnViews,
-			SetAtUs: micros(e.SetAt),
+			SetAtUs: micros(e.SetAt), CountUnknownPosts: l.CountUnknownPosts, IntakeViewsPerSecond: l.IntakeViewsPerSecond,
 		}}}
 	case domain.KeyIssued:
 		return domain.TenantsKey(e.Tenant, domain.TenantKindKey, e.KeyID), &eventspb.Event{Kind: &eventspb.Event_KeyIssued{KeyIssued: &eventspb.KeyIssued{

@@ -61,7 +61,8 @@ var examples = map[string]domain.Event{
 	"PostBodyErased.v1":         domain.PostBodyErased{PostRef: post, EventID: id16},
 	"TenantCreated.v1":          domain.TenantCreated{Tenant: tenant, Name: "Demo", WrappedKey: []byte{1, 2, 3}, SecretFingerprint: "0123456789abcdef", CreatedAt: at},
 	"TenantClosed.v1":           domain.TenantClosed{Tenant: tenant, ClosedAt: at},
-	"LimitsSet.v1":              domain.LimitsSet{Tenant: tenant, Limits: domain.Limits{Revision: 3, DuplicateWindow: 25 * time.Hour, Stale: 24 * time.Hour, Future: 10 * time.Minute, Quota: domain.Quota{ViewsPerMinute: 600, BurstViews: 2000}, PostCap: domain.PostCap{Views: 60, Window: time.Hour}, RefuseOwnViews: true}, SetAt: at},
+	"LimitsSet.v1":              domain.LimitsSet{Tenant: tenant, Limits: domain.Limits{Revision: 3, DuplicateWindow: 25 * time.Hour, Stale: 24 * time.Hour, Future: 10 * time.Minute, Quota: domain.Quota{ViewsPerMinute: 600, BurstViews: 2000}, PostCap: domain.PostCap{Views: 60, Window: time.Hour}, RefuseOwnViews: true, IntakeViewsPerSecond: 1000}, SetAt: at},
+	"LimitsSet.v2":              domain.LimitsSet{Tenant: tenant, Limits: domain.Limits{Revision: 3, DuplicateWindow: 25 * time.Hour, Stale: 24 * time.Hour, Future: 10 * time.Minute, Quota: domain.Quota{ViewsPerMinute: 600, BurstViews: 2000}, PostCap: domain.PostCap{Views: 60, Window: time.Hour}, RefuseOwnViews: true, CountUnknownPosts: true, IntakeViewsPerSecond: 2500}, SetAt: at},
 	"KeyIssued.v1":              domain.KeyIssued{Tenant: tenant, KeyID: "k1", Prefix: "seenby_k1", SHA256: [32]byte{9, 8, 7}, Label: "server", IssuedAt: at},
 	"KeyRevoked.v1":             domain.KeyRevoked{Tenant: tenant, KeyID: "k1", Prefix: "seenby_k1", RevokedAt: at},
 	"DecisionRecorded.v1":       domain.DecisionRecorded{Tenant: tenant, DecisionID: "d1", Kind: "discard", By: "ann", Reason: "test data", DecidedAt: at, About: where},
@@ -72,6 +73,9 @@ var examples = map[string]domain.Event{
 	"ViewRefused.too_short.v1":  &domain.Verdict{Viewer: person, ViewID: id16, ViewOffset: 1, Post: "p", LimitsRevision: 1, ViewedAt: at, Received: at, Reason: domain.ReasonTooShort},
 	"PostPublished.audience.v1": domain.PostPublished{PostRef: post, EventID: id16, Author: person.Person, Audience: "audience:friends"},
 }
+
+// superseded examples still decode; what they hold is written with more fields now, as a newer example shows.
+var superseded = map[string]bool{"LimitsSet.v1": true}
 
 // TestGoldenBytes holds every event to the bytes that older versions wrote: they must decode for ever, to
 // the same event. A new event or field gets a new file; a file is never changed.
@@ -100,7 +104,7 @@ func TestGoldenBytes(t *testing.T) {
 			if diff := cmp.Diff(event, decoded); diff != "" {
 				t.Errorf("golden bytes decode to another event (-want +got):\n%s", diff)
 			}
-			if got := goldenText(key, value); got != string(golden) {
+			if got := goldenText(key, value); got != string(golden) && !superseded[name] {
 				t.Errorf("the event is written in other bytes than before:\n%s\nwant\n%s", got, golden)
 			}
 		})

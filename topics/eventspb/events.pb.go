@@ -1810,19 +1810,21 @@ func (x *TenantClosed) GetClosedAtUs() int64 {
 
 // LimitsSet is one revision of a tenant's limits. Key: tenant, "limits", revision in decimal.
 type LimitsSet struct {
-	state               protoimpl.MessageState `protogen:"open.v1"`
-	Revision            int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	DuplicateWindowMs   int64                  `protobuf:"varint,2,opt,name=duplicate_window_ms,json=duplicateWindowMs,proto3" json:"duplicate_window_ms,omitempty"`
-	StaleMs             int64                  `protobuf:"varint,3,opt,name=stale_ms,json=staleMs,proto3" json:"stale_ms,omitempty"`
-	FutureMs            int64                  `protobuf:"varint,4,opt,name=future_ms,json=futureMs,proto3" json:"future_ms,omitempty"`
-	QuotaViewsPerMinute int64                  `protobuf:"varint,5,opt,name=quota_views_per_minute,json=quotaViewsPerMinute,proto3" json:"quota_views_per_minute,omitempty"`
-	QuotaBurstViews     int64                  `protobuf:"varint,6,opt,name=quota_burst_views,json=quotaBurstViews,proto3" json:"quota_burst_views,omitempty"`
-	PostCapViews        int64                  `protobuf:"varint,7,opt,name=post_cap_views,json=postCapViews,proto3" json:"post_cap_views,omitempty"`
-	PostCapWindowMs     int64                  `protobuf:"varint,8,opt,name=post_cap_window_ms,json=postCapWindowMs,proto3" json:"post_cap_window_ms,omitempty"`
-	RefuseOwnViews      bool                   `protobuf:"varint,9,opt,name=refuse_own_views,json=refuseOwnViews,proto3" json:"refuse_own_views,omitempty"`
-	SetAtUs             int64                  `protobuf:"varint,10,opt,name=set_at_us,json=setAtUs,proto3" json:"set_at_us,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Revision             int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	DuplicateWindowMs    int64                  `protobuf:"varint,2,opt,name=duplicate_window_ms,json=duplicateWindowMs,proto3" json:"duplicate_window_ms,omitempty"`
+	StaleMs              int64                  `protobuf:"varint,3,opt,name=stale_ms,json=staleMs,proto3" json:"stale_ms,omitempty"`
+	FutureMs             int64                  `protobuf:"varint,4,opt,name=future_ms,json=futureMs,proto3" json:"future_ms,omitempty"`
+	QuotaViewsPerMinute  int64                  `protobuf:"varint,5,opt,name=quota_views_per_minute,json=quotaViewsPerMinute,proto3" json:"quota_views_per_minute,omitempty"`
+	QuotaBurstViews      int64                  `protobuf:"varint,6,opt,name=quota_burst_views,json=quotaBurstViews,proto3" json:"quota_burst_views,omitempty"`
+	PostCapViews         int64                  `protobuf:"varint,7,opt,name=post_cap_views,json=postCapViews,proto3" json:"post_cap_views,omitempty"`
+	PostCapWindowMs      int64                  `protobuf:"varint,8,opt,name=post_cap_window_ms,json=postCapWindowMs,proto3" json:"post_cap_window_ms,omitempty"`
+	RefuseOwnViews       bool                   `protobuf:"varint,9,opt,name=refuse_own_views,json=refuseOwnViews,proto3" json:"refuse_own_views,omitempty"`
+	SetAtUs              int64                  `protobuf:"varint,10,opt,name=set_at_us,json=setAtUs,proto3" json:"set_at_us,omitempty"`
+	CountUnknownPosts    bool                   `protobuf:"varint,11,opt,name=count_unknown_posts,json=countUnknownPosts,proto3" json:"count_unknown_posts,omitempty"`
+	IntakeViewsPerSecond int64                  `protobuf:"varint,12,opt,name=intake_views_per_second,json=intakeViewsPerSecond,proto3" json:"intake_views_per_second,omitempty"` // per api process; 0: as before there was one, 1,000
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *LimitsSet) Reset() {
@@ -1921,6 +1923,20 @@ func (x *LimitsSet) GetRefuseOwnViews() bool {
 func (x *LimitsSet) GetSetAtUs() int64 {
 	if x != nil {
 		return x.SetAtUs
+	}
+	return 0
+}
+
+func (x *LimitsSet) GetCountUnknownPosts() bool {
+	if x != nil {
+		return x.CountUnknownPosts
+	}
+	return false
+}
+
+func (x *LimitsSet) GetIntakeViewsPerSecond() int64 {
+	if x != nil {
+		return x.IntakeViewsPerSecond
 	}
 	return 0
 }
@@ -2444,7 +2460,7 @@ const file_events_proto_rawDesc = "" +
 	"\rcreated_at_us\x18\x04 \x01(\x03R\vcreatedAtUs\"0\n" +
 	"\fTenantClosed\x12 \n" +
 	"\fclosed_at_us\x18\x01 \x01(\x03R\n" +
-	"closedAtUs\"\x89\x03\n" +
+	"closedAtUs\"\xf0\x03\n" +
 	"\tLimitsSet\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12.\n" +
 	"\x13duplicate_window_ms\x18\x02 \x01(\x03R\x11duplicateWindowMs\x12\x19\n" +
@@ -2456,7 +2472,9 @@ const file_events_proto_rawDesc = "" +
 	"\x12post_cap_window_ms\x18\b \x01(\x03R\x0fpostCapWindowMs\x12(\n" +
 	"\x10refuse_own_views\x18\t \x01(\bR\x0erefuseOwnViews\x12\x1a\n" +
 	"\tset_at_us\x18\n" +
-	" \x01(\x03R\asetAtUs\"s\n" +
+	" \x01(\x03R\asetAtUs\x12.\n" +
+	"\x13count_unknown_posts\x18\v \x01(\bR\x11countUnknownPosts\x125\n" +
+	"\x17intake_views_per_second\x18\f \x01(\x03R\x14intakeViewsPerSecond\"s\n" +
 	"\tKeyIssued\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
