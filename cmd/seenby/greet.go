@@ -43,7 +43,7 @@ func (s *service) waitReady(ctx context.Context) bool {
 func (d *dev) greet(addr string, took time.Duration) {
 	keyFile := filepath.Join(d.dir, devKeyFile)
 	if here, err := os.Getwd(); err == nil {
-		if rel, err := filepath.Rel(here, keyFile); err == nil && len(rel) < len(keyFile) {
+		if rel, err := filepath.Rel(here, keyFile); err == nil && filepath.IsLocal(rel) {
 			keyFile = rel
 		}
 	}
