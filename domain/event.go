@@ -1,6 +1,9 @@
 package domain
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Event is one immutable fact. Its key (tenant, post, person, ...) is part of it.
 type Event interface {
@@ -26,6 +29,11 @@ func (a Audience) Kind() string {
 	default:
 		return "audience"
 	}
+}
+
+// Name is the name of a named audience; ok is false for the others.
+func (a Audience) Name() (name string, ok bool) {
+	return strings.CutPrefix(string(a), AudiencePrefix)
 }
 
 // PostKey names a post.

@@ -78,7 +78,7 @@ func TestUndecided(t *testing.T) {
 			t.Errorf("view %d: %q, want %q", i, got[i].Reason, want)
 		}
 	}
-	if w := got[0].WaitsFor; len(w) != 1 || w[0] != (domain.Position{Topic: domain.TopicPosts, TopicID: postsID, NextOffset: 5}) {
+	if w := got[0].WaitsFor; len(w) != 1 || w[0] != (domain.Position{Topic: domain.TopicPosts, TopicID: topicIDs[domain.TopicPosts], NextOffset: 5}) {
 		t.Errorf("waits for %v", w)
 	}
 }
@@ -91,7 +91,7 @@ func TestReadmitted(t *testing.T) {
 	w.ends.end(0, 9)
 	w.posts.parked[postKey0("parked")] = true
 	waited := func(next int64) []domain.Position {
-		return []domain.Position{{Topic: domain.TopicPosts, TopicID: postsID, NextOffset: next}}
+		return []domain.Position{{Topic: domain.TopicPosts, TopicID: topicIDs[domain.TopicPosts], NextOffset: next}}
 	}
 	again := func(id int, post string, next int64) domain.ViewReported {
 		v := view(1, id, post)

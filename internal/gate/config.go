@@ -20,7 +20,8 @@ type Config struct {
 	// NegativeWait is how long a batch waits for the posts projection to pass what makes a negative answer
 	// final. Default 200 ms.
 	NegativeWait time.Duration
-	// AnswersMax bounds the cache of positive answers, in posts. Default 100,000, about 25 MB.
+	// AnswersMax bounds the caches of positive answers, in posts and in members of audiences. Default 100,000 of
+	// each, about 25 MB.
 	AnswersMax int
 	// TransactionTimeout is after how long Kafka aborts a transaction whose gate is gone. Default 6 s: until
 	// then every reader of the partition stands still.

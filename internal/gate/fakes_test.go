@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 
 	"seenby/domain"
@@ -49,34 +48,49 @@ func (a *fakeAssigner) Commit(_ context.Context, at []domain.Position) error {
 type fakePosts struct {
 	mu        sync.Mutex
 	posts     map[domain.PostKey]domain.PostAnswer
+	members   map[posts.Member]bool
 	parked    map[domain.PostKey]bool
-	positions map[int32]domain.Position
+	positions posts.Positions
 	err       error
 	calls     int
 	asked     int
 	onLookup  func(call int) // before the answer is made, with mu held
 }
 
-var postsID = domain.TopicID{1}
+var topicIDs = map[domain.Topic]domain.TopicID{domain.TopicPosts: {1}, domain.TopicAudiences: {2}}
 
-func (f *fakePosts) Lookup(_ context.Context, keys []domain.PostKey) (posts.LookupResult, error) {
+func (f *fakePosts) Lookup(_ context.Context, asked []posts.Asked) (posts.LookupResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
-	f.asked += len(keys)
+	f.asked += len(asked)
 	if f.onLookup != nil {
 		f.onLookup(f.calls)
 	}
 	if f.err != nil {
 		return posts.LookupResult{}, f.err
 	}
-	res := posts.LookupResult{Posts: map[domain.PostKey]domain.PostAnswer{}, Positions: maps.Clone(f.positions), Parked: map[domain.PostKey]bool{}}
-	for _, k := range keys {
-		if p, ok := f.posts[k]; ok {
-			res.Posts[k] = p
+	res := posts.LookupResult{
+		Posts: map[domain.PostKey]domain.PostAnswer{}, Members: map[posts.Member]bool{}, Positions: posts.Positions{},
+		Parked: map[domain.PostKey]bool{}, ParkedMembers: map[posts.Member]bool{},
+	}
+	for _, ps := range f.positions {
+		for _, p := range ps {
+			res.Positions.Set(p)
 		}
-		if f.parked[k] {
-			res.Parked[k] = true
+	}
+	for _, a := range asked {
+		if p, ok := f.posts[a.Post]; ok {
+			res.Posts[a.Post] = p
+			name, _ := p.Audience.Name()
+			for _, v := range a.Viewers {
+				if m := (posts.Member{Tenant: a.Post.Tenant, Audience: name, Person: v}); f.members[m] {
+					res.Members[m] = true
+				}
+			}
+		}
+		if f.parked[a.Post] {
+			res.Parked[a.Post] = true
 		}
 	}
 	return res, nil
@@ -99,15 +113,26 @@ func (f *fakePosts) publish(names ...string) {
 	}
 }
 
-func (f *fakePosts) pass(p int32, next int64) {
-	f.positions[p] = domain.Position{Topic: domain.TopicPosts, TopicID: postsID, Partition: p, NextOffset: next}
+func (f *fakePosts) pass(p int32, next int64) { f.passIn(domain.TopicPosts, p, next) }
+
+func (f *fakePosts) passIn(topic domain.Topic, p int32, next int64) {
+	f.positions.Set(domain.Position{Topic: topic, TopicID: topicIDs[topic], Partition: p, NextOffset: next})
 }
 
-// fakeEnds are the ends of the topic posts.
+// share makes a post of a named audience.
+func (f *fakePosts) share(name, audience string) {
+	f.posts[postKey0(name)] = domain.PostAnswer{Known: true, Version: 1, Author: person(999), Audience: domain.Audience(domain.AudiencePrefix + audience)}
+}
+
+func (f *fakePosts) join(audience string, viewer int) {
+	f.members[posts.Member{Tenant: tenant, Audience: audience, Person: person(viewer)}] = true
+}
+
+// fakeEnds are the ends of the topics posts and audiences.
 type fakeEnds struct {
 	mu         sync.Mutex
 	partitions int32
-	ends       map[int32]int64
+	ends       map[stalled]int64
 	err        error
 	calls      int
 }
@@ -121,15 +146,17 @@ func (f *fakeEnds) Ends(_ context.Context, topic domain.Topic) ([]domain.Positio
 	f.calls++
 	out := make([]domain.Position, f.partitions)
 	for p := range out {
-		out[p] = domain.Position{Topic: topic, TopicID: postsID, Partition: int32(p), NextOffset: f.ends[int32(p)]}
+		out[p] = domain.Position{Topic: topic, TopicID: topicIDs[topic], Partition: int32(p), NextOffset: f.ends[stalled{topic, int32(p)}]}
 	}
 	return out, f.err
 }
 
-func (f *fakeEnds) end(p int32, next int64) {
+func (f *fakeEnds) end(p int32, next int64) { f.endIn(domain.TopicPosts, p, next) }
+
+func (f *fakeEnds) endIn(topic domain.Topic, p int32, next int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ends[p] = next
+	f.ends[stalled{topic, p}] = next
 }
 
 // fakeTenants is a registry that the test fills; onWait runs when somebody waits for it to catch up.

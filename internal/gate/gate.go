@@ -27,9 +27,9 @@ type Ends interface {
 	Ends(ctx context.Context, topic domain.Topic) ([]domain.Position, error)
 }
 
-// Posts looks up posts in the read model. Rows and positions come from one statement.
+// Posts looks up posts and memberships in the read model. Rows and positions come from one statement.
 type Posts interface {
-	Lookup(ctx context.Context, keys []domain.PostKey) (posts.LookupResult, error)
+	Lookup(ctx context.Context, asked []posts.Asked) (posts.LookupResult, error)
 }
 
 // Tenants are the tenants' limits, as far as the topic tenants has been read.
@@ -67,11 +67,13 @@ type Deps struct {
 
 // Gate judges the views of the partitions that its group assigns.
 type Gate struct {
-	cfg    Config
-	deps   Deps
-	log    *slog.Logger
-	cache  *otter.Cache[domain.PostKey, domain.PostAnswer]
-	stalls stalls
+	cfg   Config
+	deps  Deps
+	log   *slog.Logger
+	cache *otter.Cache[domain.PostKey, domain.PostAnswer] // posts that are there
+	// members that are in their audience; that somebody is not has to be asked each time
+	members *otter.Cache[posts.Member, struct{}]
+	stalls  stalls
 
 	mu      sync.Mutex
 	workers map[domain.Partition]*worker
@@ -90,16 +92,24 @@ func New(cfg Config, deps Deps) (*Gate, error) {
 	if err != nil {
 		return nil, domain.Errorf(domain.CodeMisconfigured, "the gate's cache: %v", err)
 	}
+	members, err := otter.New(&otter.Options[posts.Member, struct{}]{
+		MaximumSize:      cfg.AnswersMax,
+		ExpiryCalculator: otter.ExpiryWriting[posts.Member, struct{}](answersKept),
+	})
+	if err != nil {
+		return nil, domain.Errorf(domain.CodeMisconfigured, "the gate's cache: %v", err)
+	}
 	log := deps.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Gate{cfg: cfg, deps: deps, log: log, cache: cache, workers: map[domain.Partition]*worker{}}, nil
+	return &Gate{cfg: cfg, deps: deps, log: log, cache: cache, members: members, workers: map[domain.Partition]*worker{}}, nil
 }
 
 // Run judges until ctx ends, then finishes the transactions that are open and returns ctx's cause.
 func (g *Gate) Run(ctx context.Context) error {
 	defer g.cache.StopAllGoroutines()
+	defer g.members.StopAllGoroutines()
 	var done sync.WaitGroup
 	defer done.Wait()
 	stopping := map[domain.Partition]<-chan struct{}{}

@@ -16,6 +16,7 @@ import (
 	"seenby/domain"
 	"seenby/internal/eventlog"
 	"seenby/internal/testenv"
+	"seenby/projections/posts"
 )
 
 func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
@@ -83,8 +84,8 @@ func newWorld(t testing.TB, o worldOption) *world {
 		w.views = append(w.views, domain.Partition{Topic: domain.TopicViews, TopicID: id, Partition: p})
 	}
 	w.cfg = Config{Kafka: w.kafka}
-	w.posts = &fakePosts{posts: map[domain.PostKey]domain.PostAnswer{}, parked: map[domain.PostKey]bool{}, positions: map[int32]domain.Position{}}
-	w.ends = &fakeEnds{partitions: o.partitions, ends: map[int32]int64{}}
+	w.posts = &fakePosts{posts: map[domain.PostKey]domain.PostAnswer{}, members: map[posts.Member]bool{}, parked: map[domain.PostKey]bool{}, positions: posts.Positions{}}
+	w.ends = &fakeEnds{partitions: o.partitions, ends: map[stalled]int64{}}
 	w.tenants = &fakeTenants{limits: map[domain.TenantID]domain.Limits{tenant: domain.DefaultLimits()}}
 	return w
 }

@@ -51,7 +51,7 @@ func TestCrashesChangeNoVerdict(t *testing.T) {
 			answer.Final = true
 			if !answer.Known {
 				// The end of posts is 0, and so is what was read.
-				answer.WaitsFor = []domain.Position{{Topic: domain.TopicPosts, TopicID: postsID}}
+				answer.WaitsFor = []domain.Position{{Topic: domain.TopicPosts, TopicID: topicIDs[domain.TopicPosts]}}
 			}
 			o := memory.Begin()
 			want = append(want, o.Judge(domain.ViewRecord{View: v, Offset: int64(i), Appended: at}, answer, limits))

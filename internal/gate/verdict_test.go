@@ -83,7 +83,7 @@ func TestEveryVerdict(t *testing.T) {
 		}
 	}
 	parked := got[9]
-	if !parked.DeadLetters || !slices.Equal(parked.WaitsFor, []domain.Position{{Topic: domain.TopicPosts, TopicID: postsID, NextOffset: 10}}) {
+	if !parked.DeadLetters || !slices.Equal(parked.WaitsFor, []domain.Position{{Topic: domain.TopicPosts, TopicID: topicIDs[domain.TopicPosts], NextOffset: 10}}) {
 		t.Errorf("parked: %+v", parked.Verdict)
 	}
 	if got[13].Detail == "" {

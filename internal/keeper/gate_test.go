@@ -206,13 +206,16 @@ func (m *readModel) passAll(t *testing.T, ctx context.Context) {
 	m.posts, m.at = published, at
 }
 
-func (m *readModel) Lookup(_ context.Context, keys []domain.PostKey) (posts.LookupResult, error) {
+func (m *readModel) Lookup(_ context.Context, asked []posts.Asked) (posts.LookupResult, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	res := posts.LookupResult{Posts: map[domain.PostKey]domain.PostAnswer{}, Positions: maps.Clone(m.at)}
-	for _, k := range keys {
-		if m.posts[k] {
-			res.Posts[k] = domain.PostAnswer{Known: true, Version: 1, Audience: domain.AudienceEveryone}
+	res := posts.LookupResult{Posts: map[domain.PostKey]domain.PostAnswer{}, Positions: posts.Positions{}}
+	for _, p := range m.at {
+		res.Positions.Set(p)
+	}
+	for _, a := range asked {
+		if m.posts[a.Post] {
+			res.Posts[a.Post] = domain.PostAnswer{Known: true, Version: 1, Audience: domain.AudienceEveryone}
 		}
 	}
 	return res, nil

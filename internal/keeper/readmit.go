@@ -62,7 +62,8 @@ func (k *Keeper) settle(ctx context.Context) error {
 	}
 	waits := make([]posts.Wait, len(asked))
 	for i, p := range asked {
-		waits[i] = posts.Wait{Key: domain.PostKey{Tenant: p.verdict.Viewer.Tenant, Post: p.verdict.Post}, WaitsFor: p.verdict.WaitsFor}
+		v := p.verdict
+		waits[i] = posts.Wait{Key: domain.PostKey{Tenant: v.Viewer.Tenant, Post: v.Post}, Viewer: v.Viewer.Person, WaitsFor: v.WaitsFor}
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

@@ -17,6 +17,7 @@ import (
 	"seenby/internal/postgres"
 	"seenby/internal/testenv"
 	"seenby/projections"
+	"seenby/projections/posts"
 )
 
 func TestTwoMigrateAtOnce(t *testing.T) {
@@ -91,7 +92,7 @@ func TestOpensWhilePostgresIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	_, lookup := store.Lookup(t.Context(), []domain.PostKey{{Tenant: "demo", Post: "p"}})
+	_, lookup := store.Lookup(t.Context(), []posts.Asked{{Post: domain.PostKey{Tenant: "demo", Post: "p"}}})
 	tx := store.InTx(t.Context(), func(context.Context, projections.Tx) error { return nil })
 	for _, err := range []error{store.Ping(t.Context()), lookup, tx, store.CheckSchema(t.Context())} {
 		if domain.CodeOf(err) != domain.CodeUnavailable || strings.Contains(fmt.Sprint(err), "secret") {

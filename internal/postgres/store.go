@@ -22,8 +22,8 @@ func (s *Store) AsOf(ctx context.Context, names ...string) (time.Time, error) {
 }
 
 // Lookup is posts.Lookup: one statement, for the gate.
-func (s *Store) Lookup(ctx context.Context, keys []domain.PostKey) (posts.LookupResult, error) {
-	res, err := posts.Lookup(ctx, s.pool, keys)
+func (s *Store) Lookup(ctx context.Context, asked []posts.Asked) (posts.LookupResult, error) {
+	res, err := posts.Lookup(ctx, s.pool, asked)
 	return res, Classify(err)
 }
 

@@ -35,6 +35,13 @@ type outcome struct {
 func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.Record) error {
 	var events []domain.Record
 	bodies := map[eventKey]*string{}
+	memberships := map[Member]*membership{}
+	member := func(m Member, r domain.Record) {
+		if memberships[m] == nil {
+			memberships[m] = &membership{}
+		}
+		memberships[m].apply(r.Event, projections.Micros(r.Time))
+	}
 	for _, r := range batch {
 		switch e := r.Event.(type) {
 		case domain.PostBodyWritten:
@@ -43,6 +50,10 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 			bodies[eventKey{e.PostRef, e.EventID}] = nil
 		case domain.PostEvent:
 			events = append(events, r)
+		case domain.AudienceMemberAdded:
+			member(Member{e.Tenant, e.Audience, e.Person}, r)
+		case domain.AudienceMemberRemoved:
+			member(Member{e.Tenant, e.Audience, e.Person}, r)
 		}
 	}
 	if len(events) > 0 {
@@ -50,7 +61,10 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 			return err
 		}
 	}
-	return applyBodies(ctx, tx, bodies)
+	if err := applyBodies(ctx, tx, bodies); err != nil {
+		return err
+	}
+	return applyMembers(ctx, tx, memberships)
 }
 
 func applyEvents(ctx context.Context, tx projections.Tx, events []domain.Record) error {

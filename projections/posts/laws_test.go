@@ -18,7 +18,7 @@ func migrated(t testing.TB) string {
 }
 
 func TestLaws(t *testing.T) {
-	projectiontest.Laws(t, migrated(t), posts.Projection{}, projectiontest.PostEvents)
+	projectiontest.Laws(t, migrated(t), posts.Projection{}, projectiontest.PostsAndMembers)
 }
 
 func TestScripts(t *testing.T) {

@@ -4,7 +4,7 @@
 // A post's events are all in one partition, so one projector at a time folds a post; the log's order decides
 // every conflict, and an event whose id is known changes nothing and keeps its first outcome. Texts come from
 // another topic and are joined by the id of the event that names them, so that the two topics need not keep
-// step. Memberships of audiences are not folded yet.
+// step. Memberships of audiences come from a third: the last event of a member says whether the person is one.
 //
 // What follows a parked event of a post is parked too (OrderKey is the record key); Lookup and Settled tell
 // the gate and the keeper about such posts. Beyond that it fails only as PostgreSQL does.
@@ -34,13 +34,15 @@ func (Projection) Version() int { return 1 }
 
 // Topics implements projections.Projection.
 func (Projection) Topics() []domain.Topic {
-	return []domain.Topic{domain.TopicPosts, domain.TopicBodies}
+	return []domain.Topic{domain.TopicPosts, domain.TopicBodies, domain.TopicAudiences}
 }
 
 // Tables implements projections.Projection.
-func (Projection) Tables() []string { return []string{"posts", "post_events", "post_bodies"} }
+func (Projection) Tables() []string {
+	return []string{"posts", "post_events", "post_bodies", "audience_members"}
+}
 
-// OrderKey implements projections.Projection: the events of a post, and those of a text, are in order.
+// OrderKey implements projections.Projection: the events of a post, of a text and of a member are in order.
 func (Projection) OrderKey(r domain.Record) string { return string(r.Key) }
 
 // Check implements projections.Projection.
@@ -52,8 +54,22 @@ func (Projection) Check(r domain.Record) error {
 		return checkKey(e.PostRef, e.EventID)
 	case domain.PostEvent:
 		return checkPostEvent(r, e)
+	case domain.AudienceMemberAdded:
+		return checkMember(r, Member{e.Tenant, e.Audience, e.Person})
+	case domain.AudienceMemberRemoved:
+		return checkMember(r, Member{e.Tenant, e.Audience, e.Person})
 	}
 	return domain.ErrUnknownEvent
+}
+
+func checkMember(r domain.Record, m Member) error {
+	if err := domain.CheckTenantID(string(m.Tenant)); err != nil {
+		return err
+	}
+	if err := domain.CheckID("audience", m.Audience); err != nil {
+		return err
+	}
+	return projections.CheckGivenTime("record time", r.Time)
 }
 
 func checkPostEvent(r domain.Record, e domain.PostEvent) error {
@@ -98,7 +114,7 @@ func checkAudience(a domain.Audience) error {
 	if a == domain.AudienceEveryone || a == domain.AudienceAuthor {
 		return nil
 	}
-	name, ok := strings.CutPrefix(string(a), domain.AudiencePrefix)
+	name, ok := a.Name()
 	if !ok {
 		return domain.Invalid("audience", "must be %q, %q or %q and a name", domain.AudienceEveryone, domain.AudienceAuthor, domain.AudiencePrefix)
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"seenby/domain"
 	"seenby/projections/posts"
 	"seenby/projections/projectiontest"
@@ -48,7 +50,11 @@ func TestReads(t *testing.T) {
 		t.Errorf("posts %+v (%v)", views, err)
 	}
 
-	found, err := posts.Lookup(ctx, d.Pool, keys)
+	var asked []posts.Asked
+	for _, k := range keys {
+		asked = append(asked, posts.Asked{Post: k})
+	}
+	found, err := posts.Lookup(ctx, d.Pool, asked)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +64,7 @@ func TestReads(t *testing.T) {
 	if !found.Posts[p2].Deleted || len(found.Parked) != 1 || !found.Parked[p3] {
 		t.Errorf("answers %+v, parked %v", found.Posts, found.Parked)
 	}
-	if len(found.Positions) != 1 || found.Positions[3] != in.At(4) {
+	if len(found.Positions) != 1 || found.Positions[domain.TopicPosts][3] != in.At(4) {
 		t.Errorf("positions %v", found.Positions)
 	}
 	if found, err := posts.Lookup(ctx, d.Pool, nil); err != nil || len(found.Positions) != 1 {
@@ -127,5 +133,80 @@ func TestCheckMirrorsTheTables(t *testing.T) {
 	r.Event = domain.PersonNamed{}
 	if err := (posts.Projection{}).Check(r); err != domain.ErrUnknownEvent { //nolint:errorlint // the very one
 		t.Error(err)
+	}
+}
+
+func TestMembers(t *testing.T) {
+	ctx := t.Context()
+	d := projectiontest.Open(t, migrated(t))
+	shared, other, open := projectiontest.Post("shared"), projectiontest.Post("other"), projectiontest.Post("open")
+	ann, ben, cleo := projectiontest.Person("ann"), projectiontest.Person("ben"), projectiontest.Person("cleo")
+	part := func(topic domain.Topic) domain.Partition {
+		p := projectiontest.PartitionOf(topic, []byte("any"))
+		p.Partition = 3
+		return p
+	}
+	inPosts, inAudiences := part(domain.TopicPosts), part(domain.TopicAudiences)
+	published := func(k domain.PostKey, id byte, a domain.Audience) domain.Record {
+		return domain.Record{Partition: inPosts, Offset: int64(id), Key: k.Key(), Time: projectiontest.Start, Event: domain.PostPublished{PostRef: k, EventID: domain.EventID{id, 1}, Author: ann, Audience: a}}
+	}
+	added := func(offset int64, audience string, who domain.PersonKey) domain.Record {
+		return domain.Record{Partition: inAudiences, Offset: offset, Key: domain.MemberKey("demo", audience, who), Time: projectiontest.Start.Add(time.Duration(offset) * time.Second),
+			Event: domain.AudienceMemberAdded{Tenant: "demo", Audience: audience, Person: who}}
+	}
+	poison := added(3, "friends", cleo)
+	poison.Event, poison.Err = nil, domain.Errorf(domain.CodeInvalid, "no event")
+	err := d.Deliver(ctx, posts.Projection{}, domain.Batch{
+		Records: []domain.Record{
+			published(shared, 0, "audience:friends"), published(other, 1, "audience:family"), published(open, 2, domain.AudienceEveryone),
+			added(0, "friends", ann), added(1, "friends", ben), added(2, "family", ann), poison,
+		},
+		Next: []domain.Position{inPosts.At(3), inAudiences.At(4)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	everyone := []domain.PersonKey{ann, ben, cleo}
+	found, err := posts.Lookup(ctx, d.Pool, []posts.Asked{{Post: shared, Viewers: everyone}, {Post: other, Viewers: everyone}, {Post: open, Viewers: everyone}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	member := func(audience string, who domain.PersonKey) posts.Member {
+		return posts.Member{Tenant: "demo", Audience: audience, Person: who}
+	}
+	want := map[posts.Member]bool{member("friends", ann): true, member("friends", ben): true, member("family", ann): true}
+	if diff := cmp.Diff(want, found.Members); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[posts.Member]bool{member("friends", cleo): true}, found.ParkedMembers); diff != "" {
+		t.Error(diff)
+	}
+	if !found.Positions.Passed(inAudiences.At(4)) || found.Positions.Passed(inAudiences.At(5)) || !found.Positions.Passed(inPosts.At(3)) {
+		t.Errorf("positions %v", found.Positions)
+	}
+
+	settled, err := posts.Settled(ctx, d.Pool, []posts.Wait{
+		{Key: shared, Viewer: ben, WaitsFor: []domain.Position{inPosts.At(3), inAudiences.At(4)}},
+		{Key: shared, Viewer: ben, WaitsFor: []domain.Position{inAudiences.At(5)}},
+		{Key: shared, Viewer: cleo}, // parked
+		{Key: open, Viewer: cleo},
+	})
+	if diff := cmp.Diff([]bool{true, false, false, true}, settled); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+
+	first, err := posts.Members(ctx, d.Pool, "demo", "friends", nil, 1)
+	if err != nil || len(first) != 1 {
+		t.Fatal(first, err)
+	}
+	rest, err := posts.Members(ctx, d.Pool, "demo", "friends", &first[0].Person, 10)
+	if err != nil || len(rest) != 1 {
+		t.Fatal(rest, err)
+	}
+	if first[0].Person != ann || rest[0].Person != ben || !rest[0].AddedAt.Equal(projectiontest.Start.Add(time.Second)) {
+		t.Errorf("%+v %+v", first, rest)
+	}
+	if none, err := posts.Members(ctx, d.Pool, "acme", "friends", nil, 10); err != nil || len(none) != 0 {
+		t.Error(none, err)
 	}
 }

@@ -87,6 +87,7 @@ func (f *fields) done() error {
 //	PostEdited    post= id= [audience=] [published=] [body=] [based=]
 //	PostDeleted   post= id= [based=]        CountsImported post= id= impressions= viewers= as_of=
 //	PostBodyWritten post= id= text=         PostBodyErased post= id=
+//	AudienceMemberAdded audience= person=   AudienceMemberRemoved audience= person=
 //	PersonNamed person= id=    PersonForgotten person=    PersonErased person= at=
 //	Poison topic= key=
 func appendLine(l *Log, words []string) error {
@@ -104,6 +105,13 @@ func appendLine(l *Log, words []string) error {
 			e = domain.PostBodyWritten{PostRef: post, EventID: id, Text: f.text("text", "")}
 		}
 		l.Append(domain.TopicBodies, post.BodyKey(id), e)
+	case "AudienceMemberAdded", "AudienceMemberRemoved":
+		audience, person := f.text("audience", ""), Person(f.text("person", ""))
+		var e domain.Event = domain.AudienceMemberRemoved{Tenant: tenant, Audience: audience, Person: person}
+		if kind == "AudienceMemberAdded" {
+			e = domain.AudienceMemberAdded{Tenant: tenant, Audience: audience, Person: person}
+		}
+		l.Append(domain.TopicAudiences, domain.MemberKey(tenant, audience, person), e)
 	case "Poison":
 		l.AppendPoison(domain.Topic(f.text("topic", "")), append([]byte(tenant+"\x00"), f.text("key", "")...), errUnreadable)
 	default:

@@ -126,6 +126,27 @@ func PostEvents(l *Log, poison bool) {
 	}
 }
 
+// PostsAndMembers makes up what PostEvents does, and in between members who come, go and come again.
+func PostsAndMembers(l *Log, poison bool) {
+	PostEvents(l, poison)
+	r := l.Rand
+	for i := range 100 + r.IntN(200) {
+		tenant, audience := Pick[domain.TenantID](r, "demo", "acme"), Pick(r, "friends", "family")
+		person := Person(fmt.Sprintf("person%d", r.IntN(12)))
+		var id domain.EventID
+		copy(id[:], fmt.Sprintf("member%d", i))
+		key := domain.MemberKey(tenant, audience, person)
+		switch {
+		case poison && r.IntN(40) == 0:
+			l.AppendPoison(domain.TopicAudiences, key, errUnreadable)
+		case r.IntN(3) == 0:
+			l.Append(domain.TopicAudiences, key, domain.AudienceMemberRemoved{Tenant: tenant, Audience: audience, Person: person, EventID: id})
+		default:
+			l.Append(domain.TopicAudiences, key, domain.AudienceMemberAdded{Tenant: tenant, Audience: audience, Person: person, EventID: id})
+		}
+	}
+}
+
 // People makes up names, names again, tombstones and Erased marks in any order, and now and then poison.
 func People(l *Log, poison bool) {
 	r := l.Rand
