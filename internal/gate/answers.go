@@ -100,28 +100,21 @@ func (s *session) answer(ctx context.Context, b *batch) (answers, error) {
 	return out, err
 }
 
-// lookupsMax is how often a batch asks at once: for the posts, for the memberships that they put in question, and
-// once more where a post changed its audience in between.
-const lookupsMax = 3
-
 func (s *session) tryAnswer(ctx context.Context, b *batch) (answers, error) {
 	out := answers{posts: map[domain.PostKey]answer{}, members: map[posts.Member]membership{}}
-	open := make([]*domain.ViewReported, 0, len(b.views))
+	var open []*domain.ViewReported
 	for i := range b.views {
-		if b.views[i].Malformed == "" {
-			open = append(open, &b.views[i].View)
+		if v := &b.views[i]; v.Malformed == "" && !s.w.g.known(&v.View, out) {
+			open = append(open, &v.View)
 		}
 	}
-	for range lookupsMax {
-		open = slices.DeleteFunc(open, func(v *domain.ViewReported) bool { return s.w.g.known(v, out) })
-		ask := questions(open, func(v *domain.ViewReported) bool { return out.unasked(v) })
-		if len(ask) == 0 {
-			break
-		}
-		if err := s.lookup(ctx, ask, out); err != nil {
-			return out, err
-		}
+	if len(open) == 0 {
+		return out, nil
 	}
+	if err := s.lookup(ctx, questions(open), out); err != nil {
+		return out, err
+	}
+	open = slices.DeleteFunc(open, func(v *domain.ViewReported) bool { return positive(v, out.of(v)) })
 	if len(open) == 0 {
 		return out, nil
 	}
@@ -154,25 +147,12 @@ func (g *Gate) known(v *domain.ViewReported, out answers) bool {
 	return positive(v, post)
 }
 
-// unasked tells whether no statement of this batch has answered for the view yet.
-func (as answers) unasked(v *domain.ViewReported) bool {
-	a := as.posts[postKey(v)]
-	if a.at == nil {
-		return true
-	}
-	m, asks := inQuestion(v, a.post)
-	return asks && as.members[m].at == nil
-}
-
-// questions are the posts of the views that are to be asked about, each once, with their viewers.
-func questions(views []*domain.ViewReported, wanted func(*domain.ViewReported) bool) []posts.Asked {
+// questions are the posts of the views, each once, with their viewers.
+func questions(views []*domain.ViewReported) []posts.Asked {
 	at := map[domain.PostKey]int{}
 	seen := map[domain.PostKey]map[domain.PersonKey]bool{}
 	var ask []posts.Asked
 	for _, v := range views {
-		if !wanted(v) {
-			continue
-		}
 		key := postKey(v)
 		i, ok := at[key]
 		if !ok {
@@ -277,7 +257,7 @@ func (s *session) await(ctx context.Context, open []*domain.ViewReported, out an
 			return nil
 		case <-tick.C:
 		}
-		if err := s.lookup(ctx, questions(open, func(*domain.ViewReported) bool { return true }), out); err != nil {
+		if err := s.lookup(ctx, questions(open), out); err != nil {
 			return err
 		}
 	}
