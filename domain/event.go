@@ -36,6 +36,18 @@ func (a Audience) Name() (name string, ok bool) {
 	return strings.CutPrefix(string(a), AudiencePrefix)
 }
 
+// Check tells whether the audience has one of its forms; a name is an id of the app's.
+func (a Audience) Check() error {
+	if a == AudienceEveryone || a == AudienceAuthor {
+		return nil
+	}
+	name, ok := a.Name()
+	if !ok {
+		return Invalid("audience", "must be %q, %q or %q and a name", AudienceEveryone, AudienceAuthor, AudiencePrefix)
+	}
+	return CheckID("audience", name)
+}
+
 // PostKey names a post.
 type PostKey struct {
 	Tenant TenantID

@@ -123,14 +123,8 @@ func story(t *testing.T, p *process, in *installation) {
 		return nil
 	})
 
-	var ledger *ledger
-	eventually(t, time.Minute, "every view to be settled", func() (err error) {
-		if ledger, err = in.ledger(); err != nil {
-			return err
-		}
-		return ledger.settled()
-	})
-	ledger.check(t)
+	ledger := in.settle(t)
+	ledger.check(t, 4000)
 	if got := ledger.reasons; got[domain.ReasonDuplicate] != 3 || got[domain.ReasonStale] != 1 || got[domain.ReasonPostCap] != 10 || got[domain.ReasonUnknownPost] != 1 {
 		t.Errorf("refused: %v", got)
 	}
@@ -148,6 +142,18 @@ func story(t *testing.T, p *process, in *installation) {
 	})
 
 	readModels(t, p, ledger, now)
+}
+
+// settle waits until every view has a verdict that is final, and gives what the topics say then.
+func (in *installation) settle(t *testing.T) (l *ledger) {
+	t.Helper()
+	eventually(t, time.Minute, "every view to be settled", func() (err error) {
+		if l, err = in.ledger(); err != nil {
+			return err
+		}
+		return l.settled()
+	})
+	return l
 }
 
 // inParallel calls f for 0 to n-1 from 32 goroutines, and fails with the first error.
@@ -337,7 +343,7 @@ func (l *ledger) settled() error {
 }
 
 // check holds the topics to the promise: reported = counted + refused, per partition, one verdict per view.
-func (l *ledger) check(t *testing.T) {
+func (l *ledger) check(t *testing.T, least int) {
 	t.Helper()
 	for _, problem := range l.twice {
 		t.Error(problem)
@@ -349,7 +355,7 @@ func (l *ledger) check(t *testing.T) {
 			t.Errorf("partition %d: %d reported, %d counted and %d refused", p, n, l.counted[p], l.refused[p])
 		}
 	}
-	if total < 4000 {
+	if total < least {
 		t.Errorf("only %d views on the topic", total)
 	}
 	t.Logf("%d views over %d partitions: %v", total, len(l.reported), l.reasons)

@@ -69,6 +69,10 @@ func (s *server) register(api huma.API) {
 	route(s, api, s.getPostOperation(), s.getPost)
 	route(s, api, s.countsOperation(), s.getCounts)
 	route(s, api, s.viewersOperation(), s.getViewers)
+	route(s, api, s.putMemberOperation(), s.putMember)
+	route(s, api, s.deleteMemberOperation(), s.deleteMember)
+	route(s, api, s.membersBatchOperation(api), s.membersBatch)
+	route(s, api, s.getMembersOperation(), s.getMembers)
 }
 
 // route registers an operation whose errors become problems. Parameters and bodies are checked by the handlers:

@@ -33,13 +33,15 @@ func openCursor(key domain.TenantKey, post domain.PostID, cursor string) (*uniqu
 	}
 	b, err := tenancy.Open(key, tenancy.KindCursor, cursor)
 	if err != nil || len(b) != cursorBytes || !bytes.Equal(b[:cursorPostBytes], cursorPost(post)) {
-		return nil, domain.Invalid("cursor", "is not a next_cursor of this list")
+		return nil, errCursor
 	}
 	b = b[cursorPostBytes:]
 	at := uniqueviews.ViewersCursor{FirstViewedAt: time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC()} //nolint:gosec // as sealed
 	copy(at.Person[:], b[8:])
 	return &at, nil
 }
+
+var errCursor = domain.Invalid("cursor", "is not a next_cursor of this list")
 
 func cursorPost(post domain.PostID) []byte {
 	sum := sha256.Sum256([]byte(post))

@@ -25,6 +25,7 @@ type reader interface {
 	impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
 	uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
 	viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error)
+	members(ctx context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error)
 	names(ctx context.Context, tenant domain.TenantID, people []domain.PersonKey) (map[domain.PersonKey]string, error)
 	asOf(ctx context.Context, projections ...string) (time.Time, error)
 }
@@ -66,6 +67,10 @@ func (r storedReader) uniqueViewers(ctx context.Context, keys []domain.PostKey) 
 
 func (r storedReader) viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error) {
 	return uniqueviews.Viewers(ctx, r.q, key, after, limit)
+}
+
+func (r storedReader) members(ctx context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error) {
+	return posts.Members(ctx, r.q, tenant, audience, after, limit)
 }
 
 func (r storedReader) names(ctx context.Context, tenant domain.TenantID, of []domain.PersonKey) (map[domain.PersonKey]string, error) {

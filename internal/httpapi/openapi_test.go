@@ -62,7 +62,7 @@ func TestOpenAPIIsCommitted(t *testing.T) {
 			}
 		}
 	}
-	if writes != 6 || len(doc.Paths) != 5 {
+	if writes < 9 || len(doc.Paths) < 8 {
 		t.Errorf("%d answers of writes, %d paths", writes, len(doc.Paths))
 	}
 }

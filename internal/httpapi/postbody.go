@@ -18,7 +18,7 @@ import (
 type PostInput struct {
 	Author      string     `json:"author" minLength:"1" maxLength:"255" doc:"The app's own id of the author."`
 	Body        *string    `json:"body,omitempty" maxLength:"65536" doc:"The text, at most 64 KiB of UTF-8."`
-	Audience    *string    `json:"audience,omitempty" enum:"everyone" doc:"Default everyone; others come later."`
+	Audience    *string    `json:"audience,omitempty" example:"audience:friends" doc:"Who may see it: everyone (the default), author, or audience: and a name. The author always may."`
 	PublishedAt *time.Time `json:"published_at,omitempty" doc:"Default: what stands, or the time of the creation."`
 }
 
@@ -49,8 +49,11 @@ func parsePost(raw []byte) (postInput, error) {
 	if err := domain.CheckID("author", out.author); err != nil {
 		return out, err
 	}
-	if in.Audience != nil && *in.Audience != string(domain.AudienceEveryone) {
-		return out, domain.Invalid("audience", `must be "everyone"; other audiences are not supported yet`)
+	if in.Audience != nil {
+		out.audience = domain.Audience(*in.Audience)
+		if err := out.audience.Check(); err != nil {
+			return out, err
+		}
 	}
 	if in.Body != nil {
 		out.body = *in.Body

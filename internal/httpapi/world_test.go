@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +45,7 @@ type world struct {
 	names       map[domain.PersonRef]string
 	views       map[domain.PostKey][]uniqueviews.Viewer
 	impressions map[domain.PostKey]int64
+	members     map[posts.Member]bool
 	asOfTime    time.Time
 	topicIDs    map[domain.Topic]domain.TopicID
 
@@ -60,7 +63,7 @@ func newWorld() *world {
 		ends: map[domain.Topic]int64{}, held: map[string]bool{}, reached: map[string]map[domain.Topic]int64{},
 		state: map[domain.PostKey]*posts.View{}, texts: map[domain.EventID]string{}, outcomes: map[domain.EventID]domain.Outcome{},
 		names: map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]int64{},
-		asOfTime: noon, topicIDs: map[domain.Topic]domain.TopicID{},
+		members: map[posts.Member]bool{}, asOfTime: noon, topicIDs: map[domain.Topic]domain.TopicID{},
 	}
 }
 
@@ -74,6 +77,8 @@ func topicOf(e domain.Event) domain.Topic {
 		return domain.TopicPeople
 	case domain.ViewReported:
 		return domain.TopicViews
+	case domain.AudienceMemberAdded, domain.AudienceMemberRemoved:
+		return domain.TopicAudiences
 	}
 	panic("an event that the api does not append: " + e.EventType())
 }
@@ -126,6 +131,10 @@ func (w *world) fold(e domain.Event) {
 		}
 		w.outcomes[e.EventID] = v.Apply(e, noon)
 		v.Text = w.texts[v.BodyEvent]
+	case domain.AudienceMemberAdded:
+		w.members[posts.Member{Tenant: e.Tenant, Audience: e.Audience, Person: e.Person}] = true
+	case domain.AudienceMemberRemoved:
+		delete(w.members, posts.Member{Tenant: e.Tenant, Audience: e.Audience, Person: e.Person})
 	case domain.ViewReported:
 		key := domain.PostKey{Tenant: e.Viewer.Tenant, Post: e.Post}
 		w.impressions[key]++
@@ -248,6 +257,17 @@ func (r worldReader) viewers(_ context.Context, key domain.PostKey, after *uniqu
 		}
 	}
 	return page, nil
+}
+
+func (r worldReader) members(_ context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error) {
+	var page []posts.AudienceMember
+	for m := range r.w.members {
+		if m.Tenant == tenant && m.Audience == audience && (after == nil || bytes.Compare(m.Person[:], after[:]) > 0) {
+			page = append(page, posts.AudienceMember{Person: m.Person, AddedAt: noon})
+		}
+	}
+	slices.SortFunc(page, func(a, b posts.AudienceMember) int { return bytes.Compare(a.Person[:], b.Person[:]) })
+	return page[:min(limit, len(page))], nil
 }
 
 func (r worldReader) names(_ context.Context, tenant domain.TenantID, of []domain.PersonKey) (map[domain.PersonKey]string, error) {

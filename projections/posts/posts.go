@@ -81,13 +81,13 @@ func checkPostEvent(r domain.Record, e domain.PostEvent) error {
 	}
 	switch e := e.(type) {
 	case domain.PostPublished:
-		if err := checkAudience(e.Audience); err != nil {
+		if err := e.Audience.Check(); err != nil {
 			return err
 		}
 		return domain.CheckTime("published_at", e.PublishedAt)
 	case domain.PostEdited:
 		if e.Audience != nil {
-			if err := checkAudience(*e.Audience); err != nil {
+			if err := e.Audience.Check(); err != nil {
 				return err
 			}
 		}
@@ -108,17 +108,6 @@ func checkKey(k domain.PostKey, id domain.EventID) error {
 		return domain.Invalid("event_id", "must not be the nil UUID")
 	}
 	return projections.CheckPost(k)
-}
-
-func checkAudience(a domain.Audience) error {
-	if a == domain.AudienceEveryone || a == domain.AudienceAuthor {
-		return nil
-	}
-	name, ok := a.Name()
-	if !ok {
-		return domain.Invalid("audience", "must be %q, %q or %q and a name", domain.AudienceEveryone, domain.AudienceAuthor, domain.AudiencePrefix)
-	}
-	return domain.CheckID("audience", name)
 }
 
 func checkBody(e domain.PostBodyWritten) error {
