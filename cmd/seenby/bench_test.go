@@ -45,7 +45,7 @@ func BenchmarkDrain(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		store, err := postgres.Open(b.Context(), postgres.Config{URL: in.databaseURL()})
+		store, err := postgres.Open(b.Context(), postgres.Config{URL: in.database})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -202,15 +202,6 @@ func cpuSeconds(b *testing.B) map[string]float64 {
 		}
 	}
 	return out
-}
-
-func (in *installation) databaseURL() string {
-	for _, v := range in.environ {
-		if dsn, ok := strings.CutPrefix(v, "SEENBY_DATABASE_URL="); ok {
-			return dsn
-		}
-	}
-	return ""
 }
 
 // BenchmarkIntake sends batches of 100 views to the api, and to a bare handler that decodes the same body and

@@ -29,10 +29,13 @@
 //
 // # Look-ups
 //
-// A positive answer of the read model stands and is cached for a second. A negative one is final only where
-// the posts projection, in the same statement, had passed the end of the post's partition asked after the
-// poll (answers.go). The batch waits a little for that; then the view is undecided, and the keeper appends it
-// again later. A look-up that fails pauses the partition until it works; it never decides.
+// One statement asks for the posts of a batch and for the viewers in their audiences. A positive answer of the
+// read model stands and is cached for a second. A negative one is final only where the posts projection, in the
+// same statement, had passed the end of the post's partition asked after the poll and, where a membership
+// decides, of the member's partition, too (answers.go). The batch waits a little for that; then the view is
+// undecided, and the keeper appends it again later. It comes back final, but for one case: a view whose post was
+// unknown has not waited for a membership that the post then asks for, and is undecided once more. A look-up that
+// fails pauses the partition until it works; it never decides.
 //
 // # What stops a partition, and what does not
 //
