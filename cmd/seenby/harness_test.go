@@ -168,6 +168,10 @@ func (p *process) do(method, path string, header http.Header, body any) (answer,
 	for k, v := range header {
 		req.Header[k] = v
 	}
+	return send(req)
+}
+
+func send(req *http.Request) (answer, error) {
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return answer{}, err

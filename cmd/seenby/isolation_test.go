@@ -1,0 +1,211 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+)
+
+// probe is one request that names things by id, and what it needs of the tenant that they belong to.
+type probe struct {
+	path string // %s: the id of a post, an audience or a person
+	body string // likewise
+	// header and query carry what another tenant was given (tokens, cursors, receipts), by name; a random string of
+	// the same length is what is unknown.
+	header, query map[string]string
+}
+
+// TestIsolation walks every route of the contract with the key of one tenant: what belongs to another is answered
+// as what does not exist, in status, headers and body. A new route has to be known here.
+func TestIsolation(t *testing.T) {
+	in, key := install(t)
+	p := in.serve(key, "api,gate,projector,keeper")
+	in.command("tenants", "create", "acme")
+	theirs := &process{t: t, api: p.api, key: strings.TrimSpace(in.command("keys", "create", "acme"))}
+	eventually(t, 10e9, "the new key to be known", func() error {
+		if status, err := theirs.get("/v1/counts?post=x", nil, nil); status != http.StatusOK {
+			return fmt.Errorf("%d %w", status, err)
+		}
+		return nil
+	})
+	const id = "their-secret-id" // as long as unknownID
+	given := fillTenant(theirs, id)
+	before := theirs.everything(t, id)
+
+	probes := map[string]probe{
+		"put-post":       {path: "/v1/posts/%s", body: `{"author":"%s","audience":"audience:%s"}`},
+		"new-post":       {path: "/v1/posts", body: `{"author":"%s"}`},
+		"report-views":   {path: "/v1/views", body: `{"views":[{"id":"` + uuid.NewString() + `","post":"%s","viewer":"%s"}]}`},
+		"get-post":       {path: "/v1/posts/%s"},
+		"get-counts":     {path: "/v1/counts?post=%s"},
+		"get-viewers":    {path: "/v1/posts/%s/viewers", query: map[string]string{"cursor": given.viewersCursor}},
+		"put-member":     {path: "/v1/audiences/%s/members/%s"},
+		"delete-member":  {path: "/v1/audiences/%s/members/%s"},
+		"change-members": {path: "/v1/audiences/%s/members:batch", body: `{"add":["%s"]}`},
+		"get-members":    {path: "/v1/audiences/%s/members", query: map[string]string{"cursor": given.membersCursor}},
+	}
+	for _, op := range operations(t, p) {
+		probe, known := probes[op.id]
+		if !known {
+			t.Errorf("no probe for the operation %s (%s %s)", op.id, op.method, op.path)
+			continue
+		}
+		t.Run(op.id, func(t *testing.T) {
+			// In this order: what a write makes under the one id must not be there for the other.
+			unknown := p.ask(t, op.method, probe, unknownID, nil)
+			known := p.ask(t, op.method, probe, id, nil)
+			same(t, known, unknown, id)
+			if op.method == http.MethodGet {
+				probe.header = map[string]string{"Seenby-Wait-For": given.position}
+			}
+			for name, token := range probe.header {
+				same(t, p.ask(t, op.method, probe, unknownID, func(r *http.Request) { r.Header.Set(name, token) }),
+					p.ask(t, op.method, probe, unknownID, func(r *http.Request) { r.Header.Set(name, randomLike(token)) }), id)
+			}
+			for name, token := range probe.query {
+				if token == "" {
+					t.Fatalf("the other tenant was given no %s", name)
+				}
+				with := func(value string) func(*http.Request) {
+					return func(r *http.Request) { q := r.URL.Query(); q.Set(name, value); r.URL.RawQuery = q.Encode() }
+				}
+				same(t, p.ask(t, op.method, probe, unknownID, with(token)), p.ask(t, op.method, probe, unknownID, with(randomLike(token))), id)
+			}
+		})
+	}
+	if after := theirs.everything(t, id); after != before {
+		t.Errorf("what belongs to the other tenant changed:\n%s\n%s", before, after)
+	}
+}
+
+const unknownID = "no-such-thing-1"
+
+// handedOut is what a tenant holds that says something of its data.
+type handedOut struct{ position, viewersCursor, membersCursor string }
+
+// fillTenant makes one of everything, all called id.
+func fillTenant(p *process, id string) (g handedOut) {
+	p.must(http.StatusCreated, "PUT", "/v1/posts/"+id, nil, map[string]any{"author": id, "body": "their text"}, nil)
+	p.must(http.StatusAccepted, "POST", "/v1/audiences/"+id+"/members:batch", nil, map[string]any{"add": []string{id, "another"}}, nil)
+	g.position = p.must(http.StatusAccepted, "POST", "/v1/views", nil, viewsBody{Views: []viewItem{
+		{ID: uuid.NewString(), Post: id, Viewer: id}, {ID: uuid.NewString(), Post: id, Viewer: "another"},
+	}}, nil)
+	var page struct {
+		NextCursor string `json:"next_cursor"`
+	}
+	p.must(http.StatusOK, "GET", "/v1/posts/"+id+"/viewers?limit=1", waitFor(g.position), nil, &page)
+	g.viewersCursor = page.NextCursor
+	eventually(p.t, 30e9, "both members", func() error {
+		_, err := p.get("/v1/audiences/"+id+"/members?limit=1", nil, &page)
+		if g.membersCursor = page.NextCursor; err != nil || g.membersCursor == "" {
+			return fmt.Errorf("no second page: %w", err)
+		}
+		return nil
+	})
+	return g
+}
+
+// everything is what the tenant reads of what is called id.
+func (p *process) everything(t *testing.T, id string) string {
+	t.Helper()
+	var all []string
+	for _, path := range []string{"/v1/posts/" + id, "/v1/posts/" + id + "/viewers", "/v1/audiences/" + id + "/members"} {
+		a, err := p.do("GET", path, nil, nil)
+		if err != nil || a.status != http.StatusOK {
+			t.Fatalf("%s: %d %s %v", path, a.status, a.body, err)
+		}
+		all = append(all, asOf.ReplaceAllString(string(a.body), ""))
+	}
+	return strings.Join(all, "\n")
+}
+
+var asOf = regexp.MustCompile(`"as_of":"[^"]*"`)
+
+type operation struct{ id, method, path string }
+
+// operations are those of the contract that the process serves.
+func operations(t *testing.T, p *process) (all []operation) {
+	t.Helper()
+	var contract struct {
+		Paths map[string]map[string]struct {
+			OperationID string `json:"operationId"`
+		} `json:"paths"`
+	}
+	if status, err := p.get("/openapi.json", nil, &contract); err != nil || status != http.StatusOK {
+		t.Fatal(status, err)
+	}
+	for path, methods := range contract.Paths {
+		for method, op := range methods {
+			all = append(all, operation{op.OperationID, strings.ToUpper(method), path})
+		}
+	}
+	if len(all) < 10 {
+		t.Fatalf("only %d operations in the contract", len(all))
+	}
+	slices.SortFunc(all, func(a, b operation) int { return strings.Compare(a.id, b.id) })
+	return all
+}
+
+// ask sends the probe for an id.
+func (p *process) ask(t *testing.T, method string, pr probe, id string, change func(*http.Request)) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, p.api+strings.ReplaceAll(pr.path, "%s", id), strings.NewReader(strings.ReplaceAll(pr.body, "%s", id)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.key)
+	if change != nil {
+		change(req)
+	}
+	a, err := send(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// What differs between any two answers.
+var (
+	anyTime  = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.]*Z`)
+	anyUUID  = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+	ownWords = map[string]bool{"Date": true, "Seenby-Position": true, "Ratelimit": true}
+)
+
+// same compares two answers but for the ids that were asked about, times, and tokens, which must all be there.
+func same(t *testing.T, known, unknown answer, id string) {
+	t.Helper()
+	show := func(a answer) string {
+		headers := map[string][]string{}
+		for name, values := range a.header {
+			if ownWords[name] {
+				values = []string{fmt.Sprint(len(values))}
+			}
+			headers[name] = values
+		}
+		text, err := json.Marshal(headers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := fmt.Sprintf("%d\n%s\n%s", a.status, text, a.body)
+		all = strings.NewReplacer(id, "ID", unknownID, "ID").Replace(all)
+		return anyUUID.ReplaceAllString(anyTime.ReplaceAllString(all, "TIME"), "UUID")
+	}
+	if a, b := show(known), show(unknown); a != b {
+		t.Errorf("another tenant's is answered by\n%s\nand what is unknown by\n%s", a, b)
+	}
+}
+
+// randomLike is a token of the same form that nobody was given.
+func randomLike(token string) string {
+	b := []byte(token)
+	for i := range b {
+		b[i] = "ABCDEFGHabcdefgh01234567-_"[(int(b[i])*7+i*3)%26]
+	}
+	return string(b)
+}
