@@ -15,6 +15,7 @@ const (
 	CodeNotFound       Code = "not_found"       // no such thing for this tenant
 	CodeConflict       Code = "conflict"        // it stands already, or is deleted
 	CodeTooLarge       Code = "too_large"       // over a stated limit
+	CodeRateLimited    Code = "rate_limited"    // more than the tenant may send now; the same request may work later
 	CodeNotYetApplied  Code = "not_yet_applied" // the read models have not passed the token in time
 	CodeUnavailable    Code = "unavailable"     // a dependency is away; the same request may work later
 	CodeDataLoss       Code = "data_loss"       // the log no longer holds what is needed; a person must decide

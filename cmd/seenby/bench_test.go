@@ -208,6 +208,7 @@ func cpuSeconds(b *testing.B) map[string]float64 {
 // produces as many records of the same bytes to the same Kafka: the bound.
 func BenchmarkIntake(b *testing.B) {
 	in, key := install(b)
+	in.setLimits(unlimited)
 	p := in.serve(key, "api")
 	bare := httptest.NewServer(bareHandler(b, in))
 	b.Cleanup(bare.Close)

@@ -21,10 +21,12 @@ import (
 func TestEndToEnd(t *testing.T) {
 	t.Run("servers", func(t *testing.T) {
 		in, key := install(t)
+		in.setLimits(unlimited)
 		story(t, in.serve(key, "api,gate,projector,keeper"), in)
 	})
 	t.Run("embedded", func(t *testing.T) {
 		in, key := install(t, testenv.Embedded)
+		in.setLimits(unlimited)
 		story(t, in.serve(key, "api,gate,projector,keeper"), in)
 	})
 }
@@ -32,6 +34,7 @@ func TestEndToEnd(t *testing.T) {
 // TestRolesApart runs every role in a process of its own, two of those that share work.
 func TestRolesApart(t *testing.T) {
 	in, key := install(t)
+	in.setLimits(unlimited)
 	in.serve(key, "gate")
 	in.serve(key, "gate")
 	in.serve(key, "projector")

@@ -187,9 +187,11 @@ func (s *service) server() (*http.Server, error) {
 		Log: s.events, Tenants: s.registry, ReadModels: s.store, TopicID: s.topicID, Now: s.now, NewID: newID,
 		Logger: s.log, MetricsHandler: s.metrics.Handler(), Checks: s.checks.all(), Stopping: s.waiting.Done(),
 		Metrics: httpapi.Metrics{
-			ViewsAccepted: s.metrics.ViewsAccepted,
-			ViewsRejected: func(n int) { s.metrics.ViewsRejected(domain.CodeInvalid, n) },
-			Request:       s.metrics.Request,
+			ViewsAccepted:    s.metrics.ViewsAccepted,
+			ViewsRejected:    func(n int) { s.metrics.ViewsRejected(domain.CodeInvalid, n) },
+			ViewsRateLimited: func(n int) { s.metrics.ViewsRejected(domain.CodeRateLimited, n) },
+
+			Request: s.metrics.Request,
 		},
 	}
 	if !slices.Contains(s.roles, roleAPI) {

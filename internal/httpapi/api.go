@@ -21,6 +21,7 @@ type server struct {
 	models  models
 	people  *knownPeople
 	waits   *waits
+	intake  intake
 	appends chan struct{} // a slot per request that appends
 }
 
@@ -90,6 +91,9 @@ func route[I, O any](s *server, api huma.API, op huma.Operation, handle func(con
 		}
 		return out, nil
 	})
+	if limited := op.Responses[strconv.Itoa(http.StatusTooManyRequests)]; limited != nil {
+		limited.Headers = headerDocs(rateLimitHeaders)
+	}
 	if op.RequestBody != nil {
 		// Huma describes every raw body as bytes, beside what was said of it.
 		delete(op.RequestBody.Content, "application/octet-stream")
@@ -102,17 +106,22 @@ func answers(api huma.API, byStatus map[int]any, headers map[string]string) map[
 	for status, body := range byStatus {
 		r := &huma.Response{
 			Description: http.StatusText(status),
-			Headers:     map[string]*huma.Param{},
+			Headers:     headerDocs(headers),
 			Content: map[string]*huma.MediaType{"application/json": {
 				Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(body), true, ""),
 			}},
 		}
-		for name, doc := range headers {
-			r.Headers[name] = &huma.Param{Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
-		}
 		out[strconv.Itoa(status)] = r
 	}
 	return out
+}
+
+func headerDocs(docs map[string]string) map[string]*huma.Param {
+	headers := map[string]*huma.Param{}
+	for name, doc := range docs {
+		headers[name] = &huma.Param{Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	return headers
 }
 
 // jsonBody describes the body of a request that the handler parses itself.

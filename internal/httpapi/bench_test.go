@@ -22,7 +22,9 @@ import (
 func BenchmarkIntake(b *testing.B) {
 	known, fresh := intakeBodies()
 	w := newWorld()
+	w.limits.IntakeViewsPerSecond = 10_000_000
 	deps := w.deps()
+	deps.Now = time.Now // the clock that fills the tenant's bucket
 	deps.Log = sink{}
 	deps.Logger = slog.New(slog.DiscardHandler)
 	h, err := build(Config{}.withDefaults(), deps, w)

@@ -19,9 +19,10 @@ type Log interface {
 }
 
 // Tenants knows the callers. Authenticate fails with CodeUnauthorized, or with CodeUnavailable while the tenants
-// are not read yet.
+// are not read yet. Limits are those that stand now; false for a tenant that is unknown or closed.
 type Tenants interface {
 	Authenticate(bearer string) (tenancy.TenantHandle, error)
+	Limits(domain.TenantID) (domain.Limits, bool)
 }
 
 // ReadModels is PostgreSQL. Snapshot runs the function in one read-only transaction that sees one state.
@@ -35,6 +36,8 @@ type ReadModels interface {
 type Metrics struct {
 	ViewsAccepted func(n int)
 	ViewsRejected func(n int)
+	// ViewsRateLimited is called for views that were over their tenant's rate.
+	ViewsRateLimited func(n int)
 	// Request is called for every answer; route is the pattern, never the path.
 	Request func(method, route string, status int, took time.Duration)
 }

@@ -89,6 +89,7 @@ func TestReadinessIsLoggedOnChange(t *testing.T) {
 type tenantsFunc func(string) (tenancy.TenantHandle, error)
 
 func (f tenantsFunc) Authenticate(bearer string) (tenancy.TenantHandle, error) { return f(bearer) }
+func (tenantsFunc) Limits(domain.TenantID) (domain.Limits, bool)               { return domain.DefaultLimits(), true }
 
 func TestTenantsNotReadYet(t *testing.T) {
 	w := newWorld()

@@ -36,6 +36,7 @@ var statuses = map[domain.Code]int{
 	codePrecondition:          http.StatusPreconditionFailed,
 	domain.CodeTooLarge:       http.StatusRequestEntityTooLarge,
 	domain.CodeInvalid:        http.StatusUnprocessableEntity,
+	domain.CodeRateLimited:    http.StatusTooManyRequests,
 	domain.CodeInternal:       http.StatusInternalServerError,
 	domain.CodeUnavailable:    http.StatusServiceUnavailable,
 	domain.CodeNotYetApplied:  http.StatusGatewayTimeout,

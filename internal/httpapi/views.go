@@ -27,6 +27,8 @@ type viewsReported struct {
 	Status      int
 	ContentType string `header:"Content-Type" hidden:"true"`
 	Position    string `header:"Seenby-Position" doc:"Covers all that the write appended; send it as Seenby-Wait-For."`
+	RateLimit   string `header:"RateLimit" doc:"r: views that may be sent now; t: seconds until all of the quota may be sent again."`
+	Policy      string `header:"RateLimit-Policy" doc:"q: the most views at once; w: seconds in which as many come back."`
 	Body        []byte
 }
 
@@ -34,10 +36,10 @@ func (s *server) viewsOperation(api huma.API) huma.Operation {
 	return huma.Operation{
 		OperationID: "report-views", Method: http.MethodPost, Path: "/v1/views", Summary: "Report views",
 		DefaultStatus: http.StatusAccepted,
-		Description:   "202: every accepted view is stored durably. One of id and viewed_at is required per view. A bad view does not cost the others; 422 only if none is acceptable. 503: the views may or may not be stored, and a repeat with the same ids is safe.",
+		Description:   "202: every accepted view is stored durably. One of id and viewed_at is required per view. A bad view does not cost the others; 422 only if none is acceptable. 429: more views than the tenant's rate for this process; none is stored. 503: the views may or may not be stored, and a repeat with the same ids is safe.",
 		RequestBody:   jsonBody[ViewsInput](api),
 		Responses:     answers(api, map[int]any{http.StatusAccepted: ViewsAccepted{}}, map[string]string{headerPosition: postWriteHeaders[headerPosition]}),
-		Errors:        []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge},
+		Errors:        []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests},
 	}
 }
 
@@ -59,6 +61,10 @@ func (s *server) reportViews(ctx context.Context, in *struct{ RawBody []byte }) 
 	defer body.release()
 	// One copy of the body carries all strings of all views; huma takes its buffer back.
 	if err := parseViews(string(in.RawBody), body); err != nil {
+		return nil, err
+	}
+	taken, err := s.takeIn(ctx, len(body.items))
+	if err != nil {
 		return nil, err
 	}
 	met := meeting{known: s.people, tenant: tenant}
@@ -84,8 +90,8 @@ func (s *server) reportViews(ctx context.Context, in *struct{ RawBody []byte }) 
 	}
 	return &viewsReported{
 		Status: http.StatusAccepted, ContentType: "application/json",
-		Position: tenancy.SealPositions(tenant.Key, positions),
-		Body:     answerViews(accepted, rejected, body.ignored),
+		Position: tenancy.SealPositions(tenant.Key, positions), RateLimit: taken.rateLimit(), Policy: taken.policy(),
+		Body: answerViews(accepted, rejected, body.ignored),
 	}, nil
 }
 

@@ -54,7 +54,8 @@ type world struct {
 	forgetful bool // outcomes are not known
 	// staleTopicID: the projections stand in topics of other ids than the log's.
 	staleTopicID bool
-	looks        int // calls of Positions
+	limits       domain.Limits // of every tenant
+	looks        int           // calls of Positions
 	ids          byte
 }
 
@@ -64,6 +65,7 @@ func newWorld() *world {
 		state: map[domain.PostKey]*posts.View{}, texts: map[domain.EventID]string{}, outcomes: map[domain.EventID]domain.Outcome{},
 		names: map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]int64{},
 		members: map[posts.Member]bool{}, asOfTime: noon, topicIDs: map[domain.Topic]domain.TopicID{},
+		limits: domain.DefaultLimits(),
 	}
 }
 
@@ -178,6 +180,8 @@ func (w *world) Authenticate(bearer string) (tenancy.TenantHandle, error) {
 	}
 	return tenancy.TenantHandle{}, domain.Errorf(domain.CodeUnauthorized, "send a valid API key")
 }
+
+func (w *world) Limits(domain.TenantID) (domain.Limits, bool) { return w.limits, true }
 
 func (w *world) Snapshot(context.Context, func(context.Context, projections.Querier) error) error {
 	panic("handlers read through models")

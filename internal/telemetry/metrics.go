@@ -119,7 +119,7 @@ func NewMetrics(build Build) *Metrics {
 	for _, reason := range domain.Reasons {
 		m.verdicts.WithLabelValues(reasonLabel(reason))
 	}
-	for _, code := range []domain.Code{domain.CodeInvalid, domain.CodeTooLarge, domain.CodeUnavailable} {
+	for _, code := range []domain.Code{domain.CodeInvalid, domain.CodeTooLarge, domain.CodeRateLimited, domain.CodeUnavailable} {
 		m.viewsRejected.WithLabelValues(string(code))
 	}
 	return m
