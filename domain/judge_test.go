@@ -139,6 +139,7 @@ func TestJudge(t *testing.T) {
 		"an author sees the own post":              {view(found(audience("audience:friends", false)), by(domain.PersonRef{Tenant: tenant, Person: author}))},
 		"a private post is the author's":           {view(found(audience(domain.AudienceAuthor, true)), is(domain.ReasonNotInAudience))},
 		"an anonymous viewer is no member":         {view(found(audience("audience:friends", true)), anonymous, is(domain.ReasonNotInAudience))},
+		"nor anybody's author":                     {view(found(audience(domain.AudienceAuthor, true)), by(domain.PersonRef{Tenant: tenant, Person: author}), anonymous, is(domain.ReasonNotInAudience))},
 		"a membership that may be there":           {view(found(func() domain.PostAnswer { p := audience("audience:x", false); p.Final = false; return p }()), is(domain.ReasonUndecided))},
 		"a positive answer stands without waiting": {view(found(func() domain.PostAnswer { p := everyones; p.Final = false; return p }()))},
 

@@ -14,9 +14,11 @@ type Post struct {
 	CreatedAt     time.Time  `json:"created_at"`
 	UpdatedAt     time.Time  `json:"updated_at"`
 	Version       int64      `json:"version" minimum:"1" doc:"Raised by every change; the ETag."`
-	Impressions   int64      `json:"impressions" minimum:"0"`
-	UniqueViewers int64      `json:"unique_viewers" minimum:"0"`
+	Impressions   int64      `json:"impressions" minimum:"0" doc:"All counted views."`
+	UniqueViewers int64      `json:"unique_viewers" minimum:"0" doc:"Known people who saw it."`
 	AsOf          *time.Time `json:"as_of" doc:"Every view accepted before it is included; null until the first views are projected."`
+
+	AnonymousImpressions int64 `json:"anonymous_impressions" minimum:"0" doc:"Those of impressions whose viewer was anonymous."`
 }
 
 // Counts is the answer of GET /v1/counts.
@@ -32,6 +34,8 @@ type PostCount struct {
 	Post          string   `json:"post"`
 	Impressions   int64    `json:"impressions" minimum:"0"`
 	UniqueViewers int64    `json:"unique_viewers" minimum:"0"`
+
+	AnonymousImpressions int64 `json:"anonymous_impressions" minimum:"0"`
 }
 
 // Viewers is one page of a post's viewers.

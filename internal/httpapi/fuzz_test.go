@@ -15,6 +15,7 @@ func FuzzViewsBody(f *testing.F) {
 		twoViews, `{}`, `[]`, `{"views":[{}]}`, `{"views":[[],{"a":"\\"},"\"",-1e5,true,null]}`,
 		`{"sent_at":"2026-11-23T12:00:00Z","views":[{"id":"` + viewUUID + `","post":"p","viewer":"v","context":{"app":"a","dwell_ms":1,"visible_ratio":1}}]}`,
 		`{"\u0076iews":[{"p\u006fst":"p","viewer":"v","viewed_at":"2026-11-23T12:00:00+14:00"}],"x":{"y":["}","]"]}}`,
+		`{"views":[{"post":"p","anonymous":"s","viewed_at":"2026-11-23T12:00:00Z"},{"post":"p","anonymous":"s","viewer":"v"}]}`,
 		"{\"views\":[{\"post\":\"\xff\"}]}",
 	} {
 		f.Add([]byte(s))

@@ -22,7 +22,7 @@ type models interface {
 type reader interface {
 	posts(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error)
 	outcome(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error)
-	impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
+	impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error)
 	uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
 	viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error)
 	members(ctx context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error)
@@ -49,16 +49,8 @@ func (r storedReader) outcome(ctx context.Context, key domain.PostKey, id domain
 	return posts.OutcomeOf(ctx, r.q, key, id)
 }
 
-func (r storedReader) impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
-	counts, err := impressions.Counts(ctx, r.q, keys)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[domain.PostKey]int64, len(counts))
-	for key, c := range counts {
-		out[key] = c.Impressions
-	}
-	return out, nil
+func (r storedReader) impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error) {
+	return impressions.Counts(ctx, r.q, keys)
 }
 
 func (r storedReader) uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {

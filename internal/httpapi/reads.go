@@ -98,7 +98,8 @@ func readPost(ctx context.Context, r reader, key domain.PostKey) (*postOutput, e
 	return &postOutput{ETag: etag(post.Version), Body: Post{
 		ID: string(key.Post), Author: nameOf(names, post.Author), Audience: string(post.Audience), Body: post.Text,
 		PublishedAt: post.PublishedAt.UTC(), CreatedAt: post.CreatedAt.UTC(), UpdatedAt: post.UpdatedAt.UTC(),
-		Version: post.Version, Impressions: impressions[key], UniqueViewers: unique[key], AsOf: asOf,
+		Version: post.Version, Impressions: impressions[key].Impressions, AnonymousImpressions: impressions[key].AnonymousImpressions,
+		UniqueViewers: unique[key], AsOf: asOf,
 	}}, nil
 }
 
@@ -171,7 +172,10 @@ func (s *server) getCounts(ctx context.Context, in *struct {
 			return err
 		}
 		for i, key := range keys {
-			out.Body.Counts[i] = PostCount{Post: string(key.Post), Impressions: impressions[key], UniqueViewers: unique[key]}
+			out.Body.Counts[i] = PostCount{
+				Post: string(key.Post), Impressions: impressions[key].Impressions, AnonymousImpressions: impressions[key].AnonymousImpressions,
+				UniqueViewers: unique[key],
+			}
 		}
 		out.Body.AsOf, err = readAsOf(ctx, r, projectionImpressions, projectionUniqueViews)
 		return err

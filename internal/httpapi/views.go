@@ -36,7 +36,7 @@ func (s *server) viewsOperation(api huma.API) huma.Operation {
 	return huma.Operation{
 		OperationID: "report-views", Method: http.MethodPost, Path: "/v1/views", Summary: "Report views",
 		DefaultStatus: http.StatusAccepted,
-		Description:   "202: every accepted view is stored durably. One of id and viewed_at is required per view. A bad view does not cost the others; 422 only if none is acceptable. 429: more views than the tenant's rate for this process; none is stored. 503: the views may or may not be stored, and a repeat with the same ids is safe.",
+		Description:   "202: every accepted view is stored durably. One of id and viewed_at is required per view, and exactly one of viewer and anonymous. A bad view does not cost the others; 422 only if none is acceptable. 429: more views than the tenant's rate for this process; none is stored. 503: the views may or may not be stored, and a repeat with the same ids is safe.",
 		RequestBody:   jsonBody[ViewsInput](api),
 		Responses:     answers(api, map[int]any{http.StatusAccepted: ViewsAccepted{}}, map[string]string{headerPosition: postWriteHeaders[headerPosition]}),
 		Errors:        []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests},
@@ -117,10 +117,20 @@ func (v *viewItem) event(sentAt time.Time, met *meeting) (view domain.ViewReport
 	if v.err != nil {
 		return view, nil, v.err
 	}
-	if err := domain.CheckID("viewer", v.viewer); err != nil {
+	switch {
+	case v.anonymous == "" && v.viewer == "":
+		return view, nil, domain.Invalid("viewer", "is required, or anonymous")
+	case v.anonymous == "":
+		err = domain.CheckID("viewer", v.viewer)
+	case v.viewer == "":
+		err = domain.CheckID("anonymous", v.anonymous)
+	default:
+		err = domain.Invalid("anonymous", "cannot stand beside viewer")
+	}
+	if err != nil {
 		return view, nil, err
 	}
-	view = domain.ViewReported{Post: domain.PostID(v.post), SentAt: sentAt, Context: v.context}
+	view = domain.ViewReported{Post: domain.PostID(v.post), SentAt: sentAt, Context: v.context, Anonymous: v.anonymous != ""}
 	if v.viewedAt != "" {
 		if view.ViewedAt, err = parseTime("viewed_at", v.viewedAt); err != nil {
 			return view, nil, err
@@ -140,7 +150,12 @@ func (v *viewItem) event(sentAt time.Time, met *meeting) (view domain.ViewReport
 		return view, nil, err
 	}
 	view.Viewer.Tenant = met.tenant.ID
-	view.Viewer.Person, named = met.person(v.viewer)
+	if view.Anonymous {
+		// A session is nobody: it gets no name, and none is remembered.
+		view.Viewer.Person = domain.NewPersonKey(met.tenant.Key, domain.PersonAnonymous, v.anonymous)
+	} else {
+		view.Viewer.Person, named = met.person(v.viewer)
+	}
 	if v.id == "" {
 		view.ViewID = domain.DeriveViewID(view.Viewer.Person, view.Post, view.ViewedAt)
 	}

@@ -18,14 +18,16 @@ type ViewsInput struct {
 	Views  []ViewInput `json:"views" minItems:"1" maxItems:"1000" nullable:"false"`
 }
 
-// ViewInput is one view; one of id and viewed_at is required.
+// ViewInput is one view; one of id and viewed_at is required, and exactly one of viewer and anonymous.
 type ViewInput struct {
 	_        struct{}          `json:"-" additionalProperties:"true"`
 	ID       *string           `json:"id,omitempty" format:"uuid" doc:"A UUID made by the client: a repeat of it counts once. Default: derived from viewer, post and viewed_at."`
 	Post     string            `json:"post" minLength:"1" maxLength:"255"`
-	Viewer   string            `json:"viewer" minLength:"1" maxLength:"255" doc:"The app's own id of the person."`
+	Viewer   string            `json:"viewer,omitempty" minLength:"1" maxLength:"255" doc:"The app's own id of the person."`
 	ViewedAt *time.Time        `json:"viewed_at,omitempty" doc:"Default: when it is received."`
 	Context  *ViewInputContext `json:"context,omitempty"`
+
+	Anonymous string `json:"anonymous,omitempty" minLength:"1" maxLength:"255" doc:"A session of somebody who is not known: counted in impressions and anonymous_impressions, never in unique viewers, never listed; sees what everyone sees."`
 }
 
 // ViewInputContext is kept with the view for later rules.
@@ -46,10 +48,11 @@ type viewsBody struct {
 
 // viewItem is one view as it was sent, and the first thing that is wrong with it.
 type viewItem struct {
-	id, post, viewer string
-	viewedAt         string
-	context          *domain.ViewContext
-	err              error
+	id, post          string
+	viewer, anonymous string
+	viewedAt          string
+	context           *domain.ViewContext
+	err               error
 }
 
 // parseViews reads a body of views. An error is one of the whole body; what is wrong with one view stands in it.
@@ -104,6 +107,7 @@ const (
 	memberID = 1 << iota
 	memberPost
 	memberViewer
+	memberAnonymous
 	memberViewedAt
 	memberContext
 )
@@ -126,6 +130,8 @@ func (b *viewsBody) parseItem(v *viewItem, text string) {
 			member, into = memberPost, &v.post
 		case "viewer":
 			member, into = memberViewer, &v.viewer
+		case "anonymous":
+			member, into = memberAnonymous, &v.anonymous
 		case "viewed_at":
 			member, into = memberViewedAt, &v.viewedAt
 		case "context":

@@ -15,6 +15,7 @@ import (
 	"seenby/domain"
 	"seenby/internal/tenancy"
 	"seenby/projections"
+	"seenby/projections/impressions"
 	"seenby/projections/posts"
 	"seenby/projections/uniqueviews"
 )
@@ -44,7 +45,7 @@ type world struct {
 	outcomes    map[domain.EventID]domain.Outcome
 	names       map[domain.PersonRef]string
 	views       map[domain.PostKey][]uniqueviews.Viewer
-	impressions map[domain.PostKey]int64
+	impressions map[domain.PostKey]impressions.Count
 	members     map[posts.Member]bool
 	asOfTime    time.Time
 	topicIDs    map[domain.Topic]domain.TopicID
@@ -63,7 +64,7 @@ func newWorld() *world {
 	return &world{
 		ends: map[domain.Topic]int64{}, held: map[string]bool{}, reached: map[string]map[domain.Topic]int64{},
 		state: map[domain.PostKey]*posts.View{}, texts: map[domain.EventID]string{}, outcomes: map[domain.EventID]domain.Outcome{},
-		names: map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]int64{},
+		names: map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]impressions.Count{},
 		members: map[posts.Member]bool{}, asOfTime: noon, topicIDs: map[domain.Topic]domain.TopicID{},
 		limits: domain.DefaultLimits(),
 	}
@@ -139,7 +140,15 @@ func (w *world) fold(e domain.Event) {
 		delete(w.members, posts.Member{Tenant: e.Tenant, Audience: e.Audience, Person: e.Person})
 	case domain.ViewReported:
 		key := domain.PostKey{Tenant: e.Viewer.Tenant, Post: e.Post}
-		w.impressions[key]++
+		count := w.impressions[key]
+		count.Impressions++
+		if e.Anonymous {
+			count.AnonymousImpressions++
+		}
+		w.impressions[key] = count
+		if e.Anonymous {
+			return
+		}
 		w.views[key] = append(w.views[key], uniqueviews.Viewer{Person: e.Viewer.Person, FirstViewedAt: noon.Add(-time.Duration(len(w.views[key])) * time.Minute), LastViewedAt: noon, Views: 1})
 	}
 }
@@ -237,8 +246,8 @@ func (r worldReader) outcome(_ context.Context, _ domain.PostKey, id domain.Even
 	return o, ok && !r.w.forgetful, nil
 }
 
-func (r worldReader) impressions(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
-	out := map[domain.PostKey]int64{}
+func (r worldReader) impressions(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error) {
+	out := map[domain.PostKey]impressions.Count{}
 	for _, k := range keys {
 		out[k] = r.w.impressions[k]
 	}
