@@ -66,6 +66,7 @@ func build(cfg Config, deps Deps, m models) (http.Handler, error) {
 func (s *server) register(api huma.API) {
 	route(s, api, s.putPostOperation(api), s.putPost)
 	route(s, api, s.newPostOperation(api), s.newPost)
+	route(s, api, s.postsBatchOperation(api), s.putPosts)
 	route(s, api, s.viewsOperation(api), s.reportViews)
 	route(s, api, s.getPostOperation(), s.getPost)
 	route(s, api, s.countsOperation(), s.getCounts)

@@ -31,6 +31,7 @@ type Config struct {
 const (
 	requestBytesMax = 1 << 20
 	viewsMax        = 1000
+	postsMax        = 500
 	countsPostsMax  = 100
 	viewersLimitMax = 200
 	viewersLimit    = 50

@@ -62,7 +62,7 @@ func TestOpenAPIIsCommitted(t *testing.T) {
 			}
 		}
 	}
-	if writes < 9 || len(doc.Paths) < 8 {
+	if writes < 10 || len(doc.Paths) < 9 {
 		t.Errorf("%d answers of writes, %d paths", writes, len(doc.Paths))
 	}
 }

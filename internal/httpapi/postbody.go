@@ -30,17 +30,24 @@ type postInput struct {
 	publishedAt time.Time
 }
 
+// postFields is a PostInput as it was sent.
+type postFields struct {
+	Author      *string `json:"author"`
+	Body        *string `json:"body"`
+	Audience    *string `json:"audience"`
+	PublishedAt *string `json:"published_at"`
+}
+
 // parsePost reads the body of a post write; unknown and repeated fields are refused, each error names its field.
 func parsePost(raw []byte) (postInput, error) {
-	var in struct {
-		Author      *string `json:"author"`
-		Body        *string `json:"body"`
-		Audience    *string `json:"audience"`
-		PublishedAt *string `json:"published_at"`
-	}
+	var in postFields
 	if err := json.Unmarshal(raw, &in, json.RejectUnknownMembers(true)); err != nil {
 		return postInput{}, jsonProblem(err)
 	}
+	return in.check()
+}
+
+func (in postFields) check() (postInput, error) {
 	out := postInput{audience: domain.AudienceEveryone}
 	if in.Author == nil {
 		return out, domain.Invalid("author", "is required")

@@ -54,17 +54,17 @@ type Problem struct {
 	Code      string     `json:"code" example:"invalid" doc:"What programs look at."`
 	Field     string     `json:"field,omitempty" doc:"The field, parameter or header that is wrong."`
 	Detail    string     `json:"detail" doc:"What to do, for people."`
-	Rejected  []Rejected `json:"rejected,omitempty" doc:"Views only: what is wrong with each item."`
+	Rejected  []Rejected `json:"rejected,omitempty" doc:"Batches only: what is wrong with each item."`
 	Ignored   []string   `json:"ignored,omitempty" doc:"Views only: names of unknown fields."`
 	RequestID string     `json:"request_id,omitempty" doc:"Internal errors only: names the entry in the server's log."`
 
 	header http.Header
 }
 
-// Rejected says why one view of a request was not accepted.
+// Rejected says why one item of a request was not accepted.
 type Rejected struct {
 	_       struct{} `json:"-" additionalProperties:"true"`
-	Index   int      `json:"index" doc:"Its place in views, from 0."`
+	Index   int      `json:"index" doc:"Its place among the items, from 0."`
 	Code    string   `json:"code" example:"invalid"`
 	Message string   `json:"message" example:"post: is required" doc:"Names the field."`
 }
