@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"seenby/domain"
-	"seenby/internal/eventlog"
 	"seenby/internal/testenv"
 )
 
@@ -248,41 +247,18 @@ type ledgerPost struct {
 
 // ledger reads the topics views and verdicts from start to end.
 func (in *installation) ledger() (*ledger, error) {
-	log, err := eventlog.Open(eventlog.Config{Brokers: in.brokers, Prefix: in.prefix})
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
 	l := &ledger{
 		reported: map[int32]int{}, counted: map[int32]int{}, refused: map[int32]int{}, reasons: map[domain.Reason]int{},
 		posts: map[domain.PostID]*ledgerPost{}, views: map[int32]map[int64]bool{}, pending: map[int32]map[int64]bool{}, countedID: map[string]bool{},
 	}
 	for _, topic := range []domain.Topic{domain.TopicViews, domain.TopicVerdicts} {
-		starts, err := log.Starts(in.t.Context(), topic)
+		records, err := in.records(topic)
 		if err != nil {
 			return nil, err
 		}
-		ends, err := log.Ends(in.t.Context(), topic)
-		if err != nil {
-			return nil, err
-		}
-		reader, err := log.NewReader()
-		if err != nil {
-			return nil, err
-		}
-		defer reader.Close()
-		if err := reader.Seek(in.t.Context(), starts); err != nil {
-			return nil, err
-		}
-		for !reader.Passed(ends) {
-			b, err := reader.Poll(in.t.Context(), 10_000)
-			if err != nil {
+		for _, r := range records {
+			if err := l.add(r); err != nil {
 				return nil, err
-			}
-			for _, r := range b.Records {
-				if err := l.add(r); err != nil {
-					return nil, err
-				}
 			}
 		}
 	}

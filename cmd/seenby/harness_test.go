@@ -216,8 +216,10 @@ func escape(id string) string { return url.PathEscape(id) }
 type viewItem struct {
 	ID       string     `json:"id,omitempty"`
 	Post     string     `json:"post"`
-	Viewer   string     `json:"viewer"`
+	Viewer   string     `json:"viewer,omitempty"`
 	ViewedAt *time.Time `json:"viewed_at,omitempty"`
+
+	Anonymous string `json:"anonymous,omitempty"`
 }
 
 type viewsBody struct {
@@ -233,6 +235,8 @@ type postAnswer struct {
 	Impressions   int64     `json:"impressions"`
 	UniqueViewers int64     `json:"unique_viewers"`
 	AsOf          time.Time `json:"as_of"`
+
+	AnonymousImpressions int64 `json:"anonymous_impressions"`
 }
 
 // eventually waits for a condition; the last reason why it does not hold is shown when time is up.
