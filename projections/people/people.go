@@ -148,6 +148,21 @@ func refArgs(refs []domain.PersonRef) pgx.NamedArgs {
 	return pgx.NamedArgs{"tenants": tenants, "persons": persons}
 }
 
+var erasedSQL = projections.SQL("people.erased", `
+SELECT count(*) > 0
+FROM people p
+WHERE p.tenant = @tenant AND p.person = @person AND p.erased_at IS NOT NULL`)
+
+// Erased tells whether the read model holds the person's Erased mark, and so will never name the person again.
+func Erased(ctx context.Context, q projections.Querier, person domain.PersonRef) (bool, error) {
+	var erased bool
+	err := q.QueryRow(ctx, erasedSQL, pgx.NamedArgs{"tenant": string(person.Tenant), "person": person.Person[:]}).Scan(&erased)
+	if err != nil {
+		return false, fmt.Errorf("read erased person: %w", err)
+	}
+	return erased, nil
+}
+
 var namesSQL = projections.SQL("people.names", `
 SELECT p.person, p.id
 FROM people p
