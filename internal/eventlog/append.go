@@ -34,7 +34,7 @@ func (l *Log) Append(ctx context.Context, events ...domain.Event) ([]domain.Posi
 		if err != nil {
 			return nil, err
 		}
-		r.Partition = PartitionOf(r.Key, info.partitions)
+		r.Partition = PartitionOf(placedBy(e, r.Key), info.partitions)
 		records[i] = r
 	}
 	a := appending{left: len(records), done: make(chan struct{}), next: make(map[topicPartition]int64, 2*len(infos))}

@@ -71,6 +71,15 @@ func PartitionOf(key []byte, partitions int32) int32 {
 	return int32(murmur2(key)&0x7fffffff) % partitions //nolint:gosec // masked to 31 bits
 }
 
+// placedBy is what decides a record's partition: its key. An Erased mark goes by the key of the person's name, whose
+// partition it shares, so that whoever reads that in order knows the mark before any name that comes after it.
+func placedBy(e domain.Event, key []byte) []byte {
+	if erased, ok := e.(domain.PersonErased); ok {
+		return erased.Ref.Key()
+	}
+	return key
+}
+
 // murmur2 is Kafka's variant (seed 0x9747b28c, little-endian words).
 func murmur2(b []byte) uint32 {
 	const (

@@ -431,7 +431,7 @@ type Event_PersonNamed struct {
 }
 
 type Event_PersonErased struct {
-	PersonErased *PersonErased `protobuf:"bytes,41,opt,name=person_erased,json=personErased,proto3,oneof"` // not yet produced
+	PersonErased *PersonErased `protobuf:"bytes,41,opt,name=person_erased,json=personErased,proto3,oneof"`
 }
 
 type Event_PostBodyWritten struct {
@@ -1604,7 +1604,7 @@ func (x *PersonNamed) GetId() string {
 	return ""
 }
 
-// PersonErased is final. Key: tenant, person, "erased".
+// PersonErased is final. Key: tenant, person, "erased"; in the partition of the person's name.
 type PersonErased struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ErasedAtUs    int64                  `protobuf:"varint,1,opt,name=erased_at_us,json=erasedAtUs,proto3" json:"erased_at_us,omitempty"`
