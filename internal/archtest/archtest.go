@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"internal/gate":      {"domain", "projections/...", "internal/eventlog", "topics/eventspb"},
 	"internal/projector": {"domain", "projections"},
 	"internal/keeper":    {"domain", "projections/..."},
+	"internal/erasure":   {"domain"},
 
 	"internal/config":    {"domain"},
 	"internal/telemetry": {"domain"},
