@@ -19,6 +19,7 @@ type probe struct {
 	// header and query carry what another tenant was given (tokens, cursors, receipts), by name; a random string of
 	// the same length is what is unknown.
 	header, query map[string]string
+	token         string // where the path holds no id, but what another tenant was given
 }
 
 // TestIsolation walks every route of the contract with the key of one tenant: what belongs to another is answered
@@ -49,6 +50,8 @@ func TestIsolation(t *testing.T) {
 		"delete-member":  {path: "/v1/audiences/%s/members/%s"},
 		"change-members": {path: "/v1/audiences/%s/members:batch", body: `{"add":["%s"]}`},
 		"get-members":    {path: "/v1/audiences/%s/members", query: map[string]string{"cursor": given.membersCursor}},
+		"erase-person":   {path: "/v1/people/%s"},
+		"get-erasure":    {path: "/v1/erasures/%s", token: given.receipt},
 	}
 	for _, op := range operations(t, p) {
 		probe, known := probes[op.id]
@@ -58,6 +61,10 @@ func TestIsolation(t *testing.T) {
 		}
 		t.Run(op.id, func(t *testing.T) {
 			// In this order: what a write makes under the one id must not be there for the other.
+			unknownID, id := unknownID, id
+			if probe.token != "" {
+				unknownID, id = randomLike(probe.token), probe.token
+			}
 			unknown := p.ask(t, op.method, probe, unknownID, nil)
 			known := p.ask(t, op.method, probe, id, nil)
 			same(t, known, unknown, id)
@@ -87,7 +94,7 @@ func TestIsolation(t *testing.T) {
 const unknownID = "no-such-thing-1"
 
 // handedOut is what a tenant holds that says something of its data.
-type handedOut struct{ position, viewersCursor, membersCursor string }
+type handedOut struct{ position, viewersCursor, membersCursor, receipt string }
 
 // fillTenant makes one of everything, all called id.
 func fillTenant(p *process, id string) (g handedOut) {
@@ -96,6 +103,9 @@ func fillTenant(p *process, id string) (g handedOut) {
 	g.position = p.must(http.StatusAccepted, "POST", "/v1/views", nil, viewsBody{Views: []viewItem{
 		{ID: uuid.NewString(), Post: id, Viewer: id}, {ID: uuid.NewString(), Post: id, Viewer: "another"},
 	}}, nil)
+	var erased erasureAnswer
+	p.must(http.StatusOK, "DELETE", "/v1/people/nobody", nil, nil, &erased)
+	g.receipt = erased.Receipt
 	var page struct {
 		NextCursor string `json:"next_cursor"`
 	}
@@ -173,6 +183,7 @@ func (p *process) ask(t *testing.T, method string, pr probe, id string, change f
 // What differs between any two answers.
 var (
 	anyTime  = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[0-9.]*Z`)
+	receipt  = regexp.MustCompile(`"receipt":"[^"]+"`)
 	anyUUID  = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	ownWords = map[string]bool{"Date": true, "Seenby-Position": true, "Ratelimit": true}
 )
@@ -194,7 +205,7 @@ func same(t *testing.T, known, unknown answer, id string) {
 		}
 		all := fmt.Sprintf("%d\n%s\n%s", a.status, text, a.body)
 		all = strings.NewReplacer(id, "ID", unknownID, "ID").Replace(all)
-		return anyUUID.ReplaceAllString(anyTime.ReplaceAllString(all, "TIME"), "UUID")
+		return anyUUID.ReplaceAllString(anyTime.ReplaceAllString(receipt.ReplaceAllString(all, "RECEIPT"), "TIME"), "UUID")
 	}
 	if a, b := show(known), show(unknown); a != b {
 		t.Errorf("another tenant's is answered by\n%s\nand what is unknown by\n%s", a, b)

@@ -13,6 +13,7 @@ import (
 
 	"seenby/domain"
 	"seenby/internal/config"
+	"seenby/internal/erasure"
 	"seenby/internal/eventlog"
 	"seenby/internal/httpapi"
 	"seenby/internal/postgres"
@@ -34,6 +35,7 @@ type service struct {
 	events   *eventlog.Log
 	store    *postgres.Store
 	registry *tenancy.Registry
+	erasures *erasure.Marks // followed where the process has the role api
 	checks   checks
 
 	waiting   context.Context //nolint:containedctx // it ends waits in the middle of requests, which none of theirs can
@@ -60,6 +62,7 @@ func newService(ctx context.Context, settings config.Settings, log *slog.Logger,
 		settings: settings, log: log, now: now,
 		metrics: telemetry.NewMetrics(telemetry.ReadBuild()),
 		events:  events, store: store, registry: tenancy.NewRegistry(events, secret, log),
+		erasures: erasure.NewMarks(events, events, now, log),
 	}
 	s.waiting, s.stopWaits = context.WithCancel(context.WithoutCancel(ctx))
 	return s, nil
@@ -81,6 +84,9 @@ func (s *service) run(ctx context.Context) error {
 	s.checks.set("kafka", s.events.Ping)
 	s.checks.set("tenants", s.registry.Check)
 	s.checks.set("postgres", s.store.Ping)
+	if slices.Contains(s.roles, roleAPI) {
+		s.checks.set("people", s.erasures.Check)
+	}
 	for _, name := range s.checkNames() {
 		s.checks.set(name, starting)
 	}
@@ -95,6 +101,11 @@ func (s *service) run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { return s.registry.Run(working) })
+	if slices.Contains(s.roles, roleAPI) {
+		group.Go(func() error {
+			return s.eventually(working, "the erasures on topic people", func() error { return s.erasures.Run(working) })
+		})
+	}
 	group.Go(func() error { return s.work(working) })
 
 	select {
@@ -184,7 +195,7 @@ func (s *service) eventually(ctx context.Context, what string, f func() error) e
 func (s *service) server() (*http.Server, error) {
 	cfg := httpapi.Config{RequestTimeout: s.settings.HTTP.RequestTimeout}
 	deps := httpapi.Deps{
-		Log: s.events, Tenants: s.registry, ReadModels: s.store, TopicID: s.topicID, Now: s.now, NewID: newID,
+		Log: s.events, Tenants: s.registry, ReadModels: s.store, Erasures: s.erasures, TopicID: s.topicID, Now: s.now, NewID: newID,
 		Logger: s.log, MetricsHandler: s.metrics.Handler(), Checks: s.checks.all(), Stopping: s.waiting.Done(),
 		Metrics: httpapi.Metrics{
 			ViewsAccepted:    s.metrics.ViewsAccepted,

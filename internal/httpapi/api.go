@@ -75,6 +75,8 @@ func (s *server) register(api huma.API) {
 	route(s, api, s.deleteMemberOperation(), s.deleteMember)
 	route(s, api, s.membersBatchOperation(api), s.membersBatch)
 	route(s, api, s.getMembersOperation(), s.getMembers)
+	route(s, api, s.eraseOperation(api), s.erasePerson)
+	route(s, api, s.erasureOperation(), s.getErasure)
 }
 
 // route registers an operation whose errors become problems. Parameters and bodies are checked by the handlers:

@@ -32,6 +32,14 @@ type ReadModels interface {
 	Positions(ctx context.Context) (map[string][]projections.PositionRow, error)
 }
 
+// Erasures knows who was erased, from the topic people. ErasedAt is false for everybody else, and for everybody while
+// Check says that the topic is not read yet (CodeUnavailable). Note takes over a mark that was acknowledged.
+type Erasures interface {
+	ErasedAt(person domain.PersonRef) (at time.Time, erased bool)
+	Note(mark domain.PersonErased)
+	Check(ctx context.Context) error
+}
+
 // Metrics are hooks; nil ones are skipped. They must be fast and safe for concurrent use.
 type Metrics struct {
 	ViewsAccepted func(n int)
@@ -47,6 +55,7 @@ type Deps struct {
 	Log        Log
 	Tenants    Tenants
 	ReadModels ReadModels
+	Erasures   Erasures
 	// TopicID is the present id of a topic, false where it is not known (yet): a token of another id is refused.
 	TopicID func(domain.Topic) (domain.TopicID, bool)
 	Now     func() time.Time

@@ -7,5 +7,5 @@
 // answers 202 with its position. Every error is application/problem+json (RFC 9457), made by one table from
 // domain.Error (problem.go); what has no code there is logged and never sent.
 //
-// The package states the interfaces it needs (Log, Tenants, ReadModels); cmd joins them with their adapters.
+// The package states the interfaces it needs (Log, Tenants, ReadModels, Erasures); cmd joins them with their adapters.
 package httpapi

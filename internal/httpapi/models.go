@@ -27,6 +27,7 @@ type reader interface {
 	viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error)
 	members(ctx context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error)
 	names(ctx context.Context, tenant domain.TenantID, people []domain.PersonKey) (map[domain.PersonKey]string, error)
+	erased(ctx context.Context, person domain.PersonRef) (bool, error)
 	asOf(ctx context.Context, projections ...string) (time.Time, error)
 }
 
@@ -67,6 +68,10 @@ func (r storedReader) members(ctx context.Context, tenant domain.TenantID, audie
 
 func (r storedReader) names(ctx context.Context, tenant domain.TenantID, of []domain.PersonKey) (map[domain.PersonKey]string, error) {
 	return people.Names(ctx, r.q, tenant, of)
+}
+
+func (r storedReader) erased(ctx context.Context, person domain.PersonRef) (bool, error) {
+	return people.Erased(ctx, r.q, person)
 }
 
 func (r storedReader) asOf(ctx context.Context, names ...string) (time.Time, error) {

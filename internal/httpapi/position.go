@@ -44,6 +44,7 @@ var (
 		domain.TopicPeople: {projectionPeople},
 		domain.TopicViews:  {projectionUniqueViews},
 	}
+	readsOfErasure = reads{domain.TopicPeople: {projectionPeople}}
 )
 
 // await waits as the request's headers ask, before a GET reads.

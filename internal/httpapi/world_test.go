@@ -44,6 +44,7 @@ type world struct {
 	texts       map[domain.EventID]string
 	outcomes    map[domain.EventID]domain.Outcome
 	names       map[domain.PersonRef]string
+	erased      map[domain.PersonRef]time.Time
 	views       map[domain.PostKey][]uniqueviews.Viewer
 	impressions map[domain.PostKey]impressions.Count
 	members     map[posts.Member]bool
@@ -65,7 +66,7 @@ func newWorld() *world {
 		ends: map[domain.Topic]int64{}, held: map[string]bool{}, reached: map[string]map[domain.Topic]int64{},
 		state: map[domain.PostKey]*posts.View{}, texts: map[domain.EventID]string{}, outcomes: map[domain.EventID]domain.Outcome{},
 		names: map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]impressions.Count{},
-		members: map[posts.Member]bool{}, asOfTime: noon, topicIDs: map[domain.Topic]domain.TopicID{},
+		members: map[posts.Member]bool{}, asOfTime: noon, erased: map[domain.PersonRef]time.Time{}, topicIDs: map[domain.Topic]domain.TopicID{},
 		limits: domain.DefaultLimits(),
 	}
 }
@@ -76,7 +77,7 @@ func topicOf(e domain.Event) domain.Topic {
 		return domain.TopicPosts
 	case domain.PostBodyWritten:
 		return domain.TopicBodies
-	case domain.PersonNamed:
+	case domain.PersonNamed, domain.PersonErased, domain.PersonForgotten:
 		return domain.TopicPeople
 	case domain.ViewReported:
 		return domain.TopicViews
@@ -126,6 +127,10 @@ func (w *world) fold(e domain.Event) {
 		w.texts[e.EventID] = e.Text
 	case domain.PersonNamed:
 		w.names[e.Ref] = e.ID
+	case domain.PersonErased:
+		w.erased[e.Ref] = e.ErasedAt
+	case domain.PersonForgotten:
+		delete(w.names, e.Ref)
 	case domain.PostPublished:
 		v := w.state[e.PostRef]
 		if v == nil {
@@ -293,6 +298,11 @@ func (r worldReader) names(_ context.Context, tenant domain.TenantID, of []domai
 	return out, nil
 }
 
+func (r worldReader) erased(_ context.Context, person domain.PersonRef) (bool, error) {
+	_, erased := r.w.erased[person]
+	return erased && !r.w.held[projectionPeople], nil
+}
+
 func (r worldReader) asOf(context.Context, ...string) (time.Time, error) { return r.w.asOfTime, nil }
 
 // api is a handler over the world.
@@ -307,7 +317,7 @@ func (w *world) api(t testing.TB, cfg Config) http.Handler {
 
 func (w *world) deps() Deps {
 	return Deps{
-		Log: w, Tenants: w, ReadModels: w,
+		Log: w, Tenants: w, ReadModels: w, Erasures: &worldErasures{w: w},
 		TopicID: func(t domain.Topic) (domain.TopicID, bool) { return w.topicID(t), true },
 		Now:     func() time.Time { return noon },
 		NewID:   func() [16]byte { w.ids++; return [16]byte{6: 0x70, 8: 0x80, 15: w.ids} },

@@ -13,6 +13,7 @@ import (
 const (
 	KindPosition byte = 'P'
 	KindCursor   byte = 'C'
+	KindErasure  byte = 'E' // the receipt of an erasure
 )
 
 const (
