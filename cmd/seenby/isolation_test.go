@@ -47,7 +47,11 @@ func TestIsolation(t *testing.T) {
 		"new-post":       {path: "/v1/posts", body: `{"author":"%s"}`},
 		"put-posts":      {path: "/v1/posts:batch", body: `{"posts":[{"id":"%s","author":"%s"},{"id":"%s"}]}`},
 		"report-views":   {path: "/v1/views", body: `{"views":[{"id":"` + uuid.NewString() + `","post":"%s","viewer":"%s"}]}`},
+		"patch-post":     {path: "/v1/posts/%s", body: `{"body":"%s"}`},
+		"delete-post":    {path: "/v1/posts/%s"},
 		"get-post":       {path: "/v1/posts/%s"},
+		"get-history":    {path: "/v1/posts/%s/history", query: map[string]string{"cursor": given.historyCursor}},
+		"get-feed":       {path: "/v1/posts?author=%s&audience=audience:%s", query: map[string]string{"cursor": given.feedCursor}},
 		"get-counts":     {path: "/v1/counts?post=%s"},
 		"get-viewers":    {path: "/v1/posts/%s/viewers", query: map[string]string{"cursor": given.viewersCursor}},
 		"put-member":     {path: "/v1/audiences/%s/members/%s"},
@@ -98,11 +102,13 @@ func TestIsolation(t *testing.T) {
 const unknownID = "no-such-thing-1"
 
 // handedOut is what a tenant holds that says something of its data.
-type handedOut struct{ position, viewersCursor, membersCursor, receipt string }
+type handedOut struct{ position, viewersCursor, membersCursor, historyCursor, feedCursor, receipt string }
 
 // fillTenant makes one of everything, all called id.
 func fillTenant(p *process, id string) (g handedOut) {
 	p.must(http.StatusCreated, "PUT", "/v1/posts/"+id, nil, map[string]any{"author": id, "body": "their text"}, nil)
+	p.must(http.StatusOK, "PATCH", "/v1/posts/"+id, nil, map[string]any{"audience": "audience:" + id}, nil)
+	p.must(http.StatusCreated, "POST", "/v1/posts", nil, map[string]any{"author": id, "audience": "audience:" + id}, nil)
 	members := p.must(http.StatusAccepted, "POST", "/v1/audiences/"+id+"/members:batch", nil, map[string]any{"add": []string{id, "another"}}, nil)
 	g.position = members + "," + p.must(http.StatusAccepted, "POST", "/v1/views", nil, viewsBody{Views: []viewItem{
 		{ID: uuid.NewString(), Post: id, Viewer: id}, {ID: uuid.NewString(), Post: id, Viewer: "another"},
@@ -114,10 +120,11 @@ func fillTenant(p *process, id string) (g handedOut) {
 		var page struct {
 			NextCursor string `json:"next_cursor"`
 		}
-		p.must(http.StatusOK, "GET", path+"?limit=1", waitFor(g.position), nil, &page)
+		p.must(http.StatusOK, "GET", path+"limit=1", waitFor(g.position), nil, &page)
 		return page.NextCursor
 	}
-	g.viewersCursor, g.membersCursor = cursor("/v1/posts/"+id+"/viewers"), cursor("/v1/audiences/"+id+"/members")
+	g.viewersCursor, g.membersCursor = cursor("/v1/posts/"+id+"/viewers?"), cursor("/v1/audiences/"+id+"/members?")
+	g.historyCursor, g.feedCursor = cursor("/v1/posts/"+id+"/history?"), cursor("/v1/posts?author="+id+"&audience=audience:"+id+"&")
 	return g
 }
 
@@ -125,7 +132,7 @@ func fillTenant(p *process, id string) (g handedOut) {
 func (p *process) everything(t *testing.T, id, position string) string {
 	t.Helper()
 	var all []string
-	for _, path := range []string{"/v1/posts/" + id, "/v1/posts/" + id + "/viewers", "/v1/audiences/" + id + "/members"} {
+	for _, path := range []string{"/v1/posts/" + id, "/v1/posts/" + id + "/viewers", "/v1/posts/" + id + "/history", "/v1/posts?author=" + id, "/v1/audiences/" + id + "/members"} {
 		a, err := p.do("GET", path, waitFor(position), nil)
 		if err != nil || a.status != http.StatusOK {
 			t.Fatalf("%s: %d %s %v", path, a.status, a.body, err)

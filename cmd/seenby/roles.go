@@ -193,7 +193,7 @@ func (s *service) startKeeper(ctx context.Context, group *errgroup.Group) error 
 	}
 	k, err := keeper.New(keeper.Config{}, keeper.Deps{
 		Source: source, Appender: s.events, Readmodel: s.store, Logger: s.log,
-		Hooks: keeper.Hooks{Pending: s.metrics.KeeperPending, Readmitted: s.metrics.KeeperReadmitted},
+		Hooks: keeper.Hooks{Pending: s.metrics.KeeperPending, Readmitted: s.metrics.KeeperReadmitted, Erased: s.metrics.KeeperErased},
 	})
 	if err != nil {
 		source.Close()

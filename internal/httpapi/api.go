@@ -67,10 +67,14 @@ func (s *server) register(api huma.API) {
 	route(s, api, s.putPostOperation(api), s.putPost)
 	route(s, api, s.newPostOperation(api), s.newPost)
 	route(s, api, s.postsBatchOperation(api), s.putPosts)
+	route(s, api, s.patchPostOperation(api), s.patchPost)
+	route(s, api, s.deletePostOperation(api), s.deletePost)
 	route(s, api, s.viewsOperation(api), s.reportViews)
 	route(s, api, s.getPostOperation(), s.getPost)
 	route(s, api, s.countsOperation(), s.getCounts)
 	route(s, api, s.viewersOperation(), s.getViewers)
+	route(s, api, s.historyOperation(), s.getHistory)
+	route(s, api, s.feedOperation(), s.getFeed)
 	route(s, api, s.putMemberOperation(), s.putMember)
 	route(s, api, s.deleteMemberOperation(), s.deleteMember)
 	route(s, api, s.membersBatchOperation(api), s.membersBatch)
@@ -103,16 +107,18 @@ func route[I, O any](s *server, api huma.API, op huma.Operation, handle func(con
 	}
 }
 
-// answers describes the JSON answers of an operation that writes them itself.
+// answers describes the JSON answers of an operation that writes them itself; nil: without a body.
 func answers(api huma.API, byStatus map[int]any, headers map[string]string) map[string]*huma.Response {
 	out := map[string]*huma.Response{}
 	for status, body := range byStatus {
 		r := &huma.Response{
 			Description: http.StatusText(status),
 			Headers:     headerDocs(headers),
-			Content: map[string]*huma.MediaType{"application/json": {
+		}
+		if body != nil {
+			r.Content = map[string]*huma.MediaType{"application/json": {
 				Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(body), true, ""),
-			}},
+			}}
 		}
 		out[strconv.Itoa(status)] = r
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
+	"strings"
 	"time"
 
 	"seenby/domain"
@@ -46,4 +48,29 @@ var errCursor = domain.Invalid("cursor", "is not a next_cursor of this list")
 func cursorPost(post domain.PostID) []byte {
 	sum := sha256.Sum256([]byte(post))
 	return sum[:cursorPostBytes]
+}
+
+// A cursor of any other list is the list's name (so that it does not open another list) and its place in it.
+const cursorListBytes = 8
+
+// listOf names a list by its kind and what it is of; no part holds a NUL.
+func listOf(kind string, of ...string) []byte {
+	sum := sha256.Sum256([]byte(kind + "\x00" + strings.Join(of, "\x00")))
+	return sum[:cursorListBytes]
+}
+
+func sealList(key domain.TenantKey, list, at []byte) string {
+	return tenancy.Seal(key, tenancy.KindCursor, slices.Concat(list, at))
+}
+
+// openList gives the place that a cursor names, nil for an empty cursor: the first page.
+func openList(key domain.TenantKey, list []byte, cursor string) (at []byte, err error) {
+	if cursor == "" {
+		return nil, nil
+	}
+	b, err := tenancy.Open(key, tenancy.KindCursor, cursor)
+	if err != nil || len(b) < cursorListBytes || !bytes.Equal(b[:cursorListBytes], list) {
+		return nil, errCursor
+	}
+	return b[cursorListBytes:], nil
 }

@@ -44,7 +44,7 @@ func tenantOf(ctx context.Context) tenancy.TenantHandle {
 	return tenant
 }
 
-var methods = []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete}
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete}
 
 // observe reports every answer to the metrics hook, by route and never by path.
 func (s *server) observe(next http.Handler) http.Handler {
@@ -88,7 +88,7 @@ func (s *server) recovered(next http.Handler, w middleware.WrapResponseWriter, r
 }
 
 // singles are the query parameters that may be given once.
-var singles = []string{"limit", "cursor"}
+var singles = []string{"limit", "cursor", "author", "audience"}
 
 // checkQuery refuses a query that would be read in part: net/http drops what it cannot read without a word.
 func checkQuery(next http.Handler) http.Handler {
@@ -113,7 +113,7 @@ func methodNotAllowed(routes chi.Routes) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.EscapedPath()
 		var allowed []string
-		for _, m := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		for _, m := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
 			if routes.Match(chi.NewRouteContext(), m, path) {
 				allowed = append(allowed, m)
 			}

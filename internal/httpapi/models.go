@@ -21,6 +21,8 @@ type models interface {
 // reader reads within one snapshot.
 type reader interface {
 	posts(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error)
+	history(ctx context.Context, key domain.PostKey, after int64, limit int) ([]posts.HistoryEvent, error)
+	feed(ctx context.Context, filter posts.FeedFilter, after *posts.FeedCursor, limit int) ([]posts.FeedPost, error)
 	outcome(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error)
 	impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error)
 	uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
@@ -44,6 +46,14 @@ type storedReader struct{ q projections.Querier }
 
 func (r storedReader) posts(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error) {
 	return posts.Read(ctx, r.q, keys)
+}
+
+func (r storedReader) history(ctx context.Context, key domain.PostKey, after int64, limit int) ([]posts.HistoryEvent, error) {
+	return posts.History(ctx, r.q, key, after, limit)
+}
+
+func (r storedReader) feed(ctx context.Context, filter posts.FeedFilter, after *posts.FeedCursor, limit int) ([]posts.FeedPost, error) {
+	return posts.Feed(ctx, r.q, filter, after, limit)
 }
 
 func (r storedReader) outcome(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error) {

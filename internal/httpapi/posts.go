@@ -29,14 +29,14 @@ type postWritten struct {
 	Status      int
 	ContentType string `header:"Content-Type" hidden:"true"`
 	Position    string `header:"Seenby-Position" doc:"Covers all that the write appended; send it as Seenby-Wait-For."`
-	ETag        string `header:"ETag" doc:"The post's version; absent on 202."`
+	ETag        string `header:"ETag" doc:"The version that this write made, or found equal; absent on 202."`
 	Location    string `header:"Location" doc:"The post's path, where it was created."`
 	Body        []byte
 }
 
 var postWriteHeaders = map[string]string{
 	headerPosition: "Covers all that the write appended; send it as Seenby-Wait-For.",
-	"ETag":         "The post's version; absent on 202.",
+	"ETag":         "The version that this write made, or found equal; absent on 202. The body is the post as it stands now: its version is higher where somebody has written since.",
 	"Location":     "The post's path, where it was created.",
 }
 
@@ -46,7 +46,7 @@ func (s *server) putPostOperation(api huma.API) huma.Operation {
 		Description: "Repeatable: an equal post keeps its version. The log decides between writers; without If-Match the last one wins. 202: the write stands in the log, its outcome could not be read back in time.",
 		RequestBody: jsonBody[PostInput](api),
 		Responses:   answers(api, map[int]any{http.StatusOK: Post{}, http.StatusCreated: Post{}, http.StatusAccepted: PostAccepted{}}, postWriteHeaders),
-		Errors:      []int{http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge},
+		Errors:      []int{http.StatusBadRequest, http.StatusGone, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge},
 	}
 }
 
@@ -110,24 +110,48 @@ func basedOnVersion(ifMatch, ifNoneMatch string) (*int64, error) {
 	return &version, nil
 }
 
-// writePost appends a post and waits for its outcome.
+// postWrite is one event of a post, and what has to stand in the log before it.
+type postWrite struct {
+	event       domain.PostEvent
+	conditional bool           // by If-Match or If-None-Match
+	before      []domain.Event // the author's name and the text
+	met         meeting        // whom before names
+}
+
+// writePost appends a PostPublished and waits for its outcome.
 func (s *server) writePost(ctx context.Context, id domain.PostID, in postInput, basedOn *int64) (*postWritten, error) {
 	tenant := tenantOf(ctx)
+	w := postWrite{conditional: basedOn != nil, met: meeting{known: s.people, tenant: tenant}}
 	event := domain.PostPublished{
 		PostRef: domain.PostKey{Tenant: tenant.ID, Post: id}, EventID: domain.EventID(s.deps.NewID()),
 		Audience: in.audience, PublishedAt: in.publishedAt, BasedOnVersion: basedOn,
 	}
-	positions, err := s.appendPost(ctx, tenant, event, in)
+	author, named := w.met.person(in.author)
+	event.Author = author
+	if named != nil {
+		w.before = append(w.before, *named)
+	}
+	if in.body != "" {
+		event.Body = domain.NewDigest(tenant.Key, in.body)
+		w.before = append(w.before, domain.PostBodyWritten{PostRef: event.PostRef, EventID: event.EventID, Text: in.body})
+	}
+	w.event = event
+	return s.write(ctx, tenant, w)
+}
+
+// write appends a post event and waits for its outcome.
+func (s *server) write(ctx context.Context, tenant tenancy.TenantHandle, w postWrite) (*postWritten, error) {
+	positions, err := s.appendPost(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 	token := tenancy.SealPositions(tenant.Key, positions)
-	out, err := s.outcome(ctx, event, positions)
+	out, err := s.outcome(ctx, w, positions)
 	if err != nil {
 		p := s.problemOf(ctx, err)
 		if p.Status >= http.StatusInternalServerError {
 			// It stands in the log: whatever failed, failed in reading it back.
-			out, err = accepted(id)
+			out, err = accepted(w.event.PostKey().Post)
 			if err != nil {
 				return nil, err
 			}
@@ -142,31 +166,20 @@ func (s *server) writePost(ctx context.Context, id domain.PostID, in postInput, 
 
 // appendPost appends the text and the author's name before the event that names them: breaking off in between
 // then leaves a text that nothing names, and never a post whose text is missing.
-func (s *server) appendPost(ctx context.Context, tenant tenancy.TenantHandle, event domain.PostPublished, in postInput) ([]domain.Position, error) {
+func (s *server) appendPost(ctx context.Context, w postWrite) ([]domain.Position, error) {
 	ctx, cancel := s.appending(ctx)
 	defer cancel()
-	meeting := meeting{known: s.people, tenant: tenant}
-	author, named := meeting.person(in.author)
-	event.Author = author
-	var first []domain.Event
-	if named != nil {
-		first = append(first, *named)
-	}
-	if in.body != "" {
-		event.Body = domain.NewDigest(tenant.Key, in.body)
-		first = append(first, domain.PostBodyWritten{PostRef: event.PostRef, EventID: event.EventID, Text: in.body})
-	}
-	before, err := s.append(ctx, first)
+	before, err := s.append(ctx, w.before)
 	if err != nil {
 		return nil, err
 	}
-	meeting.acknowledged()
-	positions, err := s.append(ctx, []domain.Event{event})
+	w.met.acknowledged()
+	positions, err := s.append(ctx, []domain.Event{w.event})
 	return append(before, positions...), err
 }
 
 // outcome waits until the post's event is folded and answers by what became of it.
-func (s *server) outcome(ctx context.Context, event domain.PostPublished, positions []domain.Position) (*postWritten, error) {
+func (s *server) outcome(ctx context.Context, w postWrite, positions []domain.Position) (*postWritten, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ApplyTimeout)
 	defer cancel()
 	err := s.waits.until(ctx, readsOfPost.passed(positions))
@@ -177,42 +190,54 @@ func (s *server) outcome(ctx context.Context, event domain.PostPublished, positi
 	if err != nil {
 		return nil, err
 	}
+	key := w.event.PostKey()
 	var became domain.Outcome
 	var post *postOutput
 	err = s.models.read(ctx, func(ctx context.Context, r reader) error {
 		var found bool
 		var err error
-		became, found, err = r.outcome(ctx, event.PostRef, event.EventID)
+		became, found, err = r.outcome(ctx, key, w.event.ID())
 		switch {
 		case err != nil:
 			return err
 		case !found:
-			return domain.Errorf(domain.CodeNotYetApplied, "the outcome of event %s is not known; it may be a dead letter", uuid.UUID(event.EventID))
-		case became.Void():
+			return domain.Errorf(domain.CodeNotYetApplied, "the outcome of event %s is not known; it may be a dead letter", uuid.UUID(w.event.ID()))
+		case became.Void(), became.Kind == domain.OutcomeDeleted:
 			return nil
 		}
-		post, err = readPost(ctx, r, event.PostRef)
+		post, err = readPost(ctx, r, key) // errGone where it was deleted since
 		return err
 	})
 	switch {
-	case domain.CodeOf(err) == domain.CodeNotFound:
-		return nil, errGone // deleted since
 	case err != nil:
 		return nil, err
-	case became.Kind == domain.OutcomeVoidGone:
-		return nil, errGone
 	case became.Void():
-		return nil, newProblem(codePrecondition, "", "Another version of the post stands, or none. Read it and decide again.")
+		return nil, refusal(became.Kind, w.conditional)
+	case became.Kind == domain.OutcomeDeleted:
+		return &postWritten{Status: http.StatusNoContent}, nil
 	}
 	out, err := written(http.StatusOK, post.Body)
 	if err != nil {
 		return nil, err
 	}
-	out.ETag = post.ETag
+	// The post is answered as it stands now. Where somebody has written since, the ETag is still that of this write:
+	// who sends it as If-Match must not overwrite what they may not have looked at.
+	out.ETag = etag(became.Version)
 	if became.Kind == domain.OutcomeCreated {
-		out.Status, out.Location = http.StatusCreated, postPath(event.PostRef.Post)
+		out.Status, out.Location = http.StatusCreated, postPath(key.Post)
 	}
 	return out, nil
+}
+
+// refusal is the answer to a write whose event is void.
+func refusal(kind domain.OutcomeKind, conditional bool) error {
+	switch {
+	case kind == domain.OutcomeVoidGone:
+		return errGone
+	case kind == domain.OutcomeVoidMissing && !conditional:
+		return errNoPost
+	}
+	return newProblem(codePrecondition, "", "Another version of the post stands, or none. Read it and decide again.")
 }
 
 var errGone = domain.Errorf(codeGone, "The post was deleted; its id is never used again.")

@@ -67,12 +67,12 @@ func TestPutPost(t *testing.T) {
 	key := domain.PostKey{Tenant: acme.ID, Post: "p"}
 	w.state[key].Deleted = true
 	if rec := do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`); rec.Header().Get("Seenby-Position") == "" {
-		t.Error("no position on 409")
+		t.Error("no position on 410")
 	} else {
-		wantProblem(t, rec, 409, "gone")
+		wantProblem(t, rec, 410, "gone")
 	}
-	wantProblem(t, do(h, "GET", "/v1/posts/p", ""), 404, "not_found")
-	wantProblem(t, do(h, "GET", "/v1/posts/p/viewers", ""), 404, "not_found")
+	wantProblem(t, do(h, "GET", "/v1/posts/p", ""), 410, "gone")
+	wantProblem(t, do(h, "GET", "/v1/posts/p/viewers", ""), 410, "gone")
 }
 
 func TestPostEventsAndTheirOrder(t *testing.T) {

@@ -32,7 +32,7 @@ var statuses = map[domain.Code]int{
 	codeMethod:                http.StatusMethodNotAllowed,
 	codeTimeout:               http.StatusRequestTimeout,
 	domain.CodeConflict:       http.StatusConflict,
-	codeGone:                  http.StatusConflict, // the id is taken for ever; DESIGN §2.6
+	codeGone:                  http.StatusGone,
 	codePrecondition:          http.StatusPreconditionFailed,
 	domain.CodeTooLarge:       http.StatusRequestEntityTooLarge,
 	domain.CodeInvalid:        http.StatusUnprocessableEntity,

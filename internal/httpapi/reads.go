@@ -12,6 +12,7 @@ import (
 
 	"seenby/domain"
 	"seenby/internal/tenancy"
+	"seenby/projections/posts"
 	"seenby/projections/uniqueviews"
 )
 
@@ -45,7 +46,7 @@ type viewersOutput struct{ Body Viewers }
 func (s *server) getPostOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "get-post", Method: http.MethodGet, Path: "/v1/posts/{id}", Summary: "Read a post and its counts",
-		Errors: []int{http.StatusNotFound, http.StatusGatewayTimeout},
+		Errors: []int{http.StatusNotFound, http.StatusGone, http.StatusGatewayTimeout},
 	}
 }
 
@@ -66,18 +67,42 @@ func (s *server) getPost(ctx context.Context, in *struct {
 	return out, err
 }
 
-// errNoPost is the one answer for a post that never was, was deleted, or is another tenant's.
+// errNoPost is the one answer for a post that never was, or is another tenant's.
 var errNoPost = domain.Errorf(domain.CodeNotFound, "There is no such post.")
 
 func readPost(ctx context.Context, r reader, key domain.PostKey) (*postOutput, error) {
-	keys := []domain.PostKey{key}
-	found, err := r.posts(ctx, keys)
+	post, err := findPost(ctx, r, key)
 	if err != nil {
 		return nil, err
 	}
+	answers, err := answerPosts(ctx, r, key.Tenant, []posts.FeedPost{{Key: key, View: post}})
+	if err != nil {
+		return nil, err
+	}
+	return &postOutput{ETag: etag(post.Version), Body: answers[0]}, nil
+}
+
+// findPost is the post as it stands, errNoPost or errGone.
+func findPost(ctx context.Context, r reader, key domain.PostKey) (posts.View, error) {
+	found, err := r.posts(ctx, []domain.PostKey{key})
+	if err != nil {
+		return posts.View{}, err
+	}
 	post, ok := found[key]
-	if !ok || post.Deleted || post.Version == 0 {
-		return nil, errNoPost
+	switch {
+	case !ok || post.Version == 0:
+		return posts.View{}, errNoPost
+	case post.Deleted:
+		return posts.View{}, errGone
+	}
+	return post, nil
+}
+
+// answerPosts adds counts and names to posts of a tenant, all at once.
+func answerPosts(ctx context.Context, r reader, tenant domain.TenantID, of []posts.FeedPost) ([]Post, error) {
+	keys, authors := make([]domain.PostKey, len(of)), make([]domain.PersonKey, len(of))
+	for i, p := range of {
+		keys[i], authors[i] = p.Key, p.Author
 	}
 	impressions, err := r.impressions(ctx, keys)
 	if err != nil {
@@ -87,7 +112,7 @@ func readPost(ctx context.Context, r reader, key domain.PostKey) (*postOutput, e
 	if err != nil {
 		return nil, err
 	}
-	names, err := r.names(ctx, key.Tenant, []domain.PersonKey{post.Author})
+	names, err := r.names(ctx, tenant, authors)
 	if err != nil {
 		return nil, err
 	}
@@ -95,12 +120,16 @@ func readPost(ctx context.Context, r reader, key domain.PostKey) (*postOutput, e
 	if err != nil {
 		return nil, err
 	}
-	return &postOutput{ETag: etag(post.Version), Body: Post{
-		ID: string(key.Post), Author: nameOf(names, post.Author), Audience: string(post.Audience), Body: post.Text,
-		PublishedAt: post.PublishedAt.UTC(), CreatedAt: post.CreatedAt.UTC(), UpdatedAt: post.UpdatedAt.UTC(),
-		Version: post.Version, Impressions: impressions[key].Impressions, AnonymousImpressions: impressions[key].AnonymousImpressions,
-		UniqueViewers: unique[key], AsOf: asOf,
-	}}, nil
+	answers := make([]Post, len(of))
+	for i, p := range of {
+		answers[i] = Post{
+			ID: string(p.Key.Post), Author: nameOf(names, p.Author), Audience: string(p.Audience), Body: p.Text,
+			PublishedAt: p.PublishedAt.UTC(), CreatedAt: p.CreatedAt.UTC(), UpdatedAt: p.UpdatedAt.UTC(),
+			Version: p.Version, Impressions: impressions[p.Key].Impressions, AnonymousImpressions: impressions[p.Key].AnonymousImpressions,
+			UniqueViewers: unique[p.Key], AsOf: asOf,
+		}
+	}
+	return answers, nil
 }
 
 // answer waits as the request asks, and then reads everything in one snapshot.
@@ -187,7 +216,7 @@ func (s *server) viewersOperation() huma.Operation {
 	return huma.Operation{
 		OperationID: "get-viewers", Method: http.MethodGet, Path: "/v1/posts/{id}/viewers", Summary: "List who saw a post",
 		Description: "By first_viewed_at, newest first. A viewer whose first view moves to an earlier time meanwhile may stand on two pages.",
-		Errors:      []int{http.StatusNotFound, http.StatusGatewayTimeout},
+		Errors:      []int{http.StatusNotFound, http.StatusGone, http.StatusGatewayTimeout},
 	}
 }
 
@@ -212,12 +241,8 @@ func (s *server) getViewers(ctx context.Context, in *struct {
 	}
 	out := &viewersOutput{}
 	err = s.answer(ctx, tenant, in.WaitParams, readsOfViewers, func(ctx context.Context, r reader) (err error) {
-		found, err := r.posts(ctx, []domain.PostKey{key})
-		if err != nil {
+		if _, err := findPost(ctx, r, key); err != nil {
 			return err
-		}
-		if post, ok := found[key]; !ok || post.Deleted || post.Version == 0 {
-			return errNoPost
 		}
 		out.Body, err = readViewers(ctx, r, tenant, key, after, limit)
 		return err

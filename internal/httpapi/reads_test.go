@@ -85,7 +85,7 @@ func TestAnotherTenantsPostIsUnknown(t *testing.T) {
 	h := w.api(t, Config{})
 	do(h, "PUT", "/v1/posts/mine", `{"author":"ann"}`)
 	do(h, "POST", "/v1/views", strings.ReplaceAll(twoViews, `"p"`, `"mine"`))
-	for _, path := range []string{"/v1/posts/%s", "/v1/posts/%s/viewers", "/v1/counts?post=%s"} {
+	for _, path := range []string{"/v1/posts/%s", "/v1/posts/%s/viewers", "/v1/posts/%s/history", "/v1/counts?post=%s"} {
 		answers := map[string]*httptest.ResponseRecorder{}
 		for _, id := range []string{"mine", "none"} {
 			answers[id] = do(h, "GET", fmt.Sprintf(path, id), "", "Authorization", "Bearer "+otherKey)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -43,6 +44,7 @@ type world struct {
 	state       map[domain.PostKey]*posts.View
 	texts       map[domain.EventID]string
 	outcomes    map[domain.EventID]domain.Outcome
+	histories   map[domain.PostKey][]posts.HistoryEvent
 	names       map[domain.PersonRef]string
 	erased      map[domain.PersonRef]time.Time
 	views       map[domain.PostKey][]uniqueviews.Viewer
@@ -58,6 +60,8 @@ type world struct {
 	staleTopicID bool
 	limits       domain.Limits // of every tenant
 	looks        int           // calls of Positions
+	reads        int           // of posts, counts and names
+	after        func()        // happens once, right after an append
 	ids          byte
 }
 
@@ -65,7 +69,8 @@ func newWorld() *world {
 	return &world{
 		ends: map[domain.Topic]int64{}, held: map[string]bool{}, reached: map[string]map[domain.Topic]int64{},
 		state: map[domain.PostKey]*posts.View{}, texts: map[domain.EventID]string{}, outcomes: map[domain.EventID]domain.Outcome{},
-		names: map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]impressions.Count{},
+		histories: map[domain.PostKey][]posts.HistoryEvent{},
+		names:     map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]impressions.Count{},
 		members: map[posts.Member]bool{}, asOfTime: noon, erased: map[domain.PersonRef]time.Time{}, topicIDs: map[domain.Topic]domain.TopicID{},
 		limits: domain.DefaultLimits(),
 	}
@@ -73,7 +78,7 @@ func newWorld() *world {
 
 func topicOf(e domain.Event) domain.Topic {
 	switch e.(type) {
-	case domain.PostPublished:
+	case domain.PostEvent:
 		return domain.TopicPosts
 	case domain.PostBodyWritten:
 		return domain.TopicBodies
@@ -113,6 +118,10 @@ func (w *world) Append(ctx context.Context, events ...domain.Event) ([]domain.Po
 		touched[topicOf(e)] = true
 		w.fold(e)
 	}
+	if w.after != nil {
+		w.after()
+		w.after = nil
+	}
 	w.project()
 	var positions []domain.Position
 	for t := range touched {
@@ -131,14 +140,17 @@ func (w *world) fold(e domain.Event) {
 		w.erased[e.Ref] = e.ErasedAt
 	case domain.PersonForgotten:
 		delete(w.names, e.Ref)
-	case domain.PostPublished:
-		v := w.state[e.PostRef]
+	case domain.PostEvent:
+		v := w.state[e.PostKey()]
 		if v == nil {
 			v = &posts.View{}
-			w.state[e.PostRef] = v
+			w.state[e.PostKey()] = v
 		}
-		w.outcomes[e.EventID] = v.Apply(e, noon)
+		o := v.Apply(e, noon)
+		w.outcomes[e.ID()] = o
 		v.Text = w.texts[v.BodyEvent]
+		of := w.histories[e.PostKey()]
+		w.histories[e.PostKey()] = append(of, posts.HistoryEvent{EventType: e.EventType(), Outcome: o, RecordedAt: noon, RecordOffset: int64(3 * len(of))})
 	case domain.AudienceMemberAdded:
 		w.members[posts.Member{Tenant: e.Tenant, Audience: e.Audience, Person: e.Person}] = true
 	case domain.AudienceMemberRemoved:
@@ -237,6 +249,7 @@ func (w *world) read(ctx context.Context, answer func(context.Context, reader) e
 type worldReader struct{ w *world }
 
 func (r worldReader) posts(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error) {
+	r.w.reads++
 	out := map[domain.PostKey]posts.View{}
 	for _, k := range keys {
 		if v := r.w.state[k]; v != nil {
@@ -251,7 +264,34 @@ func (r worldReader) outcome(_ context.Context, _ domain.PostKey, id domain.Even
 	return o, ok && !r.w.forgetful, nil
 }
 
+func (r worldReader) history(_ context.Context, key domain.PostKey, after int64, limit int) ([]posts.HistoryEvent, error) {
+	var page []posts.HistoryEvent
+	for _, e := range r.w.histories[key] {
+		if e.RecordOffset > after && len(page) < limit {
+			page = append(page, e)
+		}
+	}
+	return page, nil
+}
+
+func (r worldReader) feed(_ context.Context, filter posts.FeedFilter, after *posts.FeedCursor, limit int) ([]posts.FeedPost, error) {
+	r.w.reads++
+	var page []posts.FeedPost
+	for key, v := range r.w.state {
+		before := after == nil || v.PublishedAt.Before(after.PublishedAt) || v.PublishedAt.Equal(after.PublishedAt) && key.Post < after.Post
+		if before && key.Tenant == filter.Tenant && v.Version > 0 && !v.Deleted && (filter.Author == nil || *filter.Author == v.Author) &&
+			(filter.Audience == "" || filter.Audience == v.Audience) {
+			page = append(page, posts.FeedPost{Key: key, View: *v})
+		}
+	}
+	slices.SortFunc(page, func(a, b posts.FeedPost) int {
+		return cmp.Or(b.PublishedAt.Compare(a.PublishedAt), cmp.Compare(b.Key.Post, a.Key.Post))
+	})
+	return page[:min(limit, len(page))], nil
+}
+
 func (r worldReader) impressions(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error) {
+	r.w.reads++
 	out := map[domain.PostKey]impressions.Count{}
 	for _, k := range keys {
 		out[k] = r.w.impressions[k]
@@ -260,6 +300,7 @@ func (r worldReader) impressions(_ context.Context, keys []domain.PostKey) (map[
 }
 
 func (r worldReader) uniqueViewers(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
+	r.w.reads++
 	out := map[domain.PostKey]int64{}
 	for _, k := range keys {
 		out[k] = int64(len(r.w.views[k]))
@@ -289,6 +330,7 @@ func (r worldReader) members(_ context.Context, tenant domain.TenantID, audience
 }
 
 func (r worldReader) names(_ context.Context, tenant domain.TenantID, of []domain.PersonKey) (map[domain.PersonKey]string, error) {
+	r.w.reads++
 	out := map[domain.PersonKey]string{}
 	for _, p := range of {
 		if name, ok := r.w.names[domain.PersonRef{Tenant: tenant, Person: p}]; ok {

@@ -29,5 +29,12 @@
 // in the ledger until an operator redrives or discards those; PendingMax of them in one partition hold up the
 // rest of that partition's undecided views, which Ready says.
 //
+// # Erased texts
+//
+// A text stands on the compacted topic bodies until its tombstone. The posts projection marks those whose event is
+// void or whose post is deleted, and forgets them when it reads the tombstone, so what is marked is all that there
+// is to know: the keeper of partition 0 appends a tombstone for each, waits until the projection has passed them,
+// and looks again.
+//
 // While the posts projection or PostgreSQL is away nothing is settled, and the keeper waits.
 package keeper

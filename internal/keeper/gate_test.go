@@ -234,6 +234,8 @@ func (m *readModel) Settled(_ context.Context, waits []posts.Wait) ([]bool, erro
 	return out, nil
 }
 
+func (m *readModel) Erasable(context.Context, int) ([]domain.PostBodyErased, error) { return nil, nil }
+
 type tenants struct{}
 
 func (tenants) Limits(id domain.TenantID) (domain.Limits, bool) {

@@ -32,10 +32,12 @@ type Appender interface {
 	Append(ctx context.Context, events ...domain.Event) ([]domain.Position, error)
 }
 
-// Readmodel tells, for each wait, whether the live posts projection has passed its positions and its key has no
-// dead letters.
+// Readmodel is the live posts projection.
 type Readmodel interface {
+	// Settled tells, for each wait, whether it has passed its positions and its key has no dead letters.
 	Settled(ctx context.Context, waits []posts.Wait) ([]bool, error)
+	// Erasable gives tombstones of texts that must go and whose tombstone it has not read yet, at most limit.
+	Erasable(ctx context.Context, limit int) ([]domain.PostBodyErased, error)
 }
 
 // Hooks are told what happens, for metrics. Any may be nil.
@@ -44,6 +46,8 @@ type Hooks struct {
 	Pending func(views int)
 	// Readmitted views were appended.
 	Readmitted func(views int)
+	// Erased texts: their tombstones were appended.
+	Erased func(texts int)
 }
 
 // Deps are the parts that a keeper is joined with.
@@ -55,13 +59,14 @@ type Deps struct {
 	Hooks     Hooks
 }
 
-// Keeper readmits undecided views of the partitions that its group assigns.
+// Keeper readmits undecided views of the partitions that its group assigns; that of partition 0 also erases texts.
 type Keeper struct {
 	cfg     Config
 	deps    Deps
 	log     *slog.Logger
 	ledgers map[domain.Partition]*ledger
 	wrote   map[domain.Partition]int64
+	erasing erasing
 
 	mu  sync.Mutex
 	err error // of the last step; nil where it worked
@@ -103,6 +108,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if err == nil && time.Since(looked) >= k.cfg.Every {
 			err, looked = k.advance(ctx), time.Now()
 		}
+		if err == nil {
+			err = k.erase(ctx)
+		}
 		if err == nil && time.Since(committed) >= commitEvery {
 			k.commit(ctx)
 			committed = time.Now()
@@ -143,7 +151,7 @@ func (k *Keeper) note(err error) {
 	k.mu.Unlock()
 	switch {
 	case err != nil && was == nil:
-		k.log.Warn("keeper: undecided views wait", "err", err)
+		k.log.Warn("keeper: undecided views and texts to be erased wait", "err", err)
 	case err == nil && was != nil:
 		k.log.Info("keeper: goes on")
 	}

@@ -22,6 +22,9 @@ type sim struct {
 	posts     int64                   // end of posts
 	passed    int64                   // of posts, by the projection
 	hint      *int64
+
+	marked []domain.PostBodyErased // texts to be erased
+	erased []domain.PostBodyErased // tombstones on bodies
 }
 
 const tenant = domain.TenantID("acme")
@@ -173,7 +176,16 @@ func (p *port) Ends(context.Context, domain.Topic) (at []domain.Position, err er
 func (p *port) Append(_ context.Context, events ...domain.Event) (at []domain.Position, err error) {
 	err = p.call(func() error {
 		for _, e := range events {
-			p.report(e.(domain.ViewReported))
+			switch e := e.(type) {
+			case domain.ViewReported:
+				p.report(e)
+			case domain.PostBodyErased:
+				p.erased = append(p.erased, e)
+			}
+		}
+		if len(p.erased) > 0 {
+			at = []domain.Position{{Topic: domain.TopicBodies, NextOffset: int64(len(p.erased))}}
+			return nil
 		}
 		at = []domain.Position{{Topic: domain.TopicViews, NextOffset: int64(len(p.views))}}
 		return nil
@@ -186,6 +198,14 @@ func (p *port) Settled(_ context.Context, waits []posts.Wait) (out []bool, err e
 		for _, w := range waits {
 			out = append(out, w.WaitsFor[0].NextOffset <= p.passed)
 		}
+		return nil
+	})
+	return out, err
+}
+
+func (p *port) Erasable(_ context.Context, limit int) (out []domain.PostBodyErased, err error) {
+	err = p.call(func() error {
+		out = append(out, p.marked[:min(limit, len(p.marked))]...)
 		return nil
 	})
 	return out, err

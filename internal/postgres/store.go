@@ -33,6 +33,12 @@ func (s *Store) Settled(ctx context.Context, waits []posts.Wait) ([]bool, error)
 	return settled, Classify(err)
 }
 
+// Erasable is posts.Erasable, for the keeper.
+func (s *Store) Erasable(ctx context.Context, limit int) ([]domain.PostBodyErased, error) {
+	erased, err := posts.Erasable(ctx, s.pool, limit)
+	return erased, Classify(err)
+}
+
 // OutcomeOf is posts.OutcomeOf, for the api that waits for its own event.
 func (s *Store) OutcomeOf(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error) {
 	o, ok, err := posts.OutcomeOf(ctx, s.pool, key, id)

@@ -43,6 +43,7 @@ type Metrics struct {
 
 	keeperPending    prometheus.Gauge
 	keeperReadmitted prometheus.Counter
+	keeperErased     prometheus.Counter
 }
 
 // Build says what is running.
@@ -110,6 +111,7 @@ func NewMetrics(build Build) *Metrics {
 
 		keeperPending:    gauge(r, "seenby_keeper_pending_views", "Undecided views that wait to be appended again."),
 		keeperReadmitted: counter(r, "seenby_keeper_readmitted_views_total", "Undecided views that the keeper appended again."),
+		keeperErased:     counter(r, "seenby_keeper_erased_texts_total", "Texts of void events and deleted posts whose tombstones the keeper appended."),
 	}
 	info := gauges(r, "seenby_build_info", "Always 1; the labels say what is running.", "version", "revision", "go")
 	info.WithLabelValues(build.Version, build.Revision, build.Go).Set(1)
@@ -261,5 +263,8 @@ func (m *Metrics) KeeperPending(views int) { m.keeperPending.Set(float64(views))
 
 // KeeperReadmitted counts views that were appended again.
 func (m *Metrics) KeeperReadmitted(views int) { m.keeperReadmitted.Add(float64(views)) }
+
+// KeeperErased counts texts whose tombstones were appended.
+func (m *Metrics) KeeperErased(texts int) { m.keeperErased.Add(float64(texts)) }
 
 func number(partition int32) string { return strconv.Itoa(int(partition)) }

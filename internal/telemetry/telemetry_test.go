@@ -53,6 +53,7 @@ func used() *Metrics {
 	m.Request("BREW", "", 42, time.Millisecond)
 	m.KeeperPending(4)
 	m.KeeperReadmitted(6)
+	m.KeeperErased(3)
 	return m
 }
 

@@ -56,10 +56,18 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 			member(Member{e.Tenant, e.Audience, e.Person}, r)
 		}
 	}
+	var lost erasure
 	if len(events) > 0 {
-		if err := applyEvents(ctx, tx, events); err != nil {
+		var err error
+		if lost, err = applyEvents(ctx, tx, events); err != nil {
 			return err
 		}
+	}
+	if err := lockBodies(ctx, tx, lost, len(bodies) > 0); err != nil {
+		return err
+	}
+	if err := eraseBodies(ctx, tx, lost); err != nil {
+		return err
 	}
 	if err := applyBodies(ctx, tx, bodies); err != nil {
 		return err
@@ -67,20 +75,22 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 	return applyMembers(ctx, tx, memberships)
 }
 
-func applyEvents(ctx context.Context, tx projections.Tx, events []domain.Record) error {
+// applyEvents folds post events, and tells whose texts are to be erased.
+func applyEvents(ctx context.Context, tx projections.Tx, events []domain.Record) (erasure, error) {
 	touched := map[domain.PostKey]bool{}
 	for _, r := range events {
 		touched[r.Event.(domain.PostEvent).PostKey()] = true //nolint:forcetypeassert // Apply chose them so
 	}
 	states, err := load(ctx, tx, slices.SortedFunc(maps.Keys(touched), compareKeys))
 	if err != nil {
-		return err
+		return erasure{}, err
 	}
 	known, err := knownEvents(ctx, tx, events)
 	if err != nil {
-		return err
+		return erasure{}, err
 	}
 	var outcomes []outcome
+	var lost erasure
 	changed := map[domain.PostKey]bool{}
 	for _, r := range events {
 		e := storable(r.Event.(domain.PostEvent)) //nolint:forcetypeassert // Apply chose them so
@@ -96,12 +106,18 @@ func applyEvents(ctx context.Context, tx projections.Tx, events []domain.Record)
 		if !o.Void() && o.Kind != domain.OutcomeUnchanged {
 			changed[k.post] = true
 		}
+		switch {
+		case o.Void():
+			lost.events = append(lost.events, k)
+		case o.Kind == domain.OutcomeDeleted:
+			lost.posts = append(lost.posts, k.post)
+		}
 		outcomes = append(outcomes, outcome{k, o, e.EventType(), at, r.Partition.Partition, r.Offset})
 	}
 	if err := writePosts(ctx, tx, slices.SortedFunc(maps.Keys(changed), compareKeys), states); err != nil {
-		return err
+		return erasure{}, err
 	}
-	return writeOutcomes(ctx, tx, outcomes)
+	return lost, writeOutcomes(ctx, tx, outcomes)
 }
 
 func compareKeys(a, b domain.PostKey) int {

@@ -4,7 +4,8 @@
 // A post's events are all in one partition, so one projector at a time folds a post; the log's order decides
 // every conflict, and an event whose id is known changes nothing and keeps its first outcome. Texts come from
 // another topic and are joined by the id of the event that names them, so that the two topics need not keep
-// step. Memberships of audiences come from a third: the last event of a member says whether the person is one.
+// step. A text whose event is void, or whose post is deleted, is emptied in the transaction that knows of both and
+// marked for the keeper, which appends its tombstone (Erasable). Memberships of audiences come from a third: the last event of a member says whether the person is one.
 //
 // What follows a parked event of a post is parked too (OrderKey is the record key); Lookup and Settled tell
 // the gate and the keeper about such posts. Beyond that it fails only as PostgreSQL does.
@@ -42,8 +43,14 @@ func (Projection) Tables() []string {
 	return []string{"posts", "post_events", "post_bodies", "audience_members"}
 }
 
-// OrderKey implements projections.Projection: the events of a post, of a text and of a member are in order.
-func (Projection) OrderKey(r domain.Record) string { return string(r.Key) }
+// OrderKey implements projections.Projection: the events of a post, of a text and of a member are in order. A
+// tombstone waits for nothing: it takes away whatever stood there, also where a later record of the text is parked.
+func (Projection) OrderKey(r domain.Record) string {
+	if _, ok := r.Event.(domain.PostBodyErased); ok {
+		return ""
+	}
+	return string(r.Key)
+}
 
 // Check implements projections.Projection.
 func (Projection) Check(r domain.Record) error {
