@@ -84,19 +84,22 @@ type Installation struct {
 
 // Tenant is what the log says of one tenant.
 type Tenant struct {
-	Created TenantCreated
-	Closed  bool
-	Limits  Limits // the greatest revision; those of a new tenant where none stands on the log
-	Keys    map[string]APIKey
+	Created     TenantCreated
+	Closed      bool
+	ClosedAt    time.Time
+	Limits      Limits    // the greatest revision; those of a new tenant where none stands on the log
+	LimitsSetAt time.Time // zero where none stands on the log
+	Keys        map[string]APIKey
 }
 
 // APIKey is one API key of a tenant, as listed.
 type APIKey struct {
-	Prefix   string
-	SHA256   [32]byte
-	Label    string
-	IssuedAt time.Time
-	Revoked  bool
+	Prefix    string
+	SHA256    [32]byte
+	Label     string // gone, as IssuedAt is, once the record of a revoked key is compacted
+	IssuedAt  time.Time
+	Revoked   bool
+	RevokedAt time.Time
 }
 
 // KeyRef names an API key.
@@ -120,10 +123,10 @@ func (in *Installation) Apply(e Event) bool {
 		in.tenant(e.Tenant).Created = e
 	case TenantClosed:
 		t := in.tenant(e.Tenant)
-		t.Closed, t.Created.WrappedKey = true, nil
+		t.Closed, t.ClosedAt, t.Created.WrappedKey = true, e.ClosedAt, nil
 	case LimitsSet:
 		if t := in.tenant(e.Tenant); e.Limits.Revision >= t.Limits.Revision {
-			t.Limits = e.Limits
+			t.Limits, t.LimitsSetAt = e.Limits, e.SetAt
 		}
 	case KeyIssued:
 		in.tenant(e.Tenant).Keys[e.KeyID] = APIKey{Prefix: e.Prefix, SHA256: e.SHA256, Label: e.Label, IssuedAt: e.IssuedAt}
@@ -135,7 +138,7 @@ func (in *Installation) Apply(e Event) bool {
 		t := in.tenant(e.Tenant)
 		k := t.Keys[e.KeyID]
 		delete(in.KeysByHash, k.SHA256)
-		t.Keys[e.KeyID] = APIKey{Prefix: e.Prefix, Label: k.Label, IssuedAt: k.IssuedAt, Revoked: true}
+		t.Keys[e.KeyID] = APIKey{Prefix: e.Prefix, Label: k.Label, IssuedAt: k.IssuedAt, Revoked: true, RevokedAt: e.RevokedAt}
 	case DecisionRecorded:
 		// Kept in the log for those who ask; nothing follows from it here.
 	default:

@@ -21,6 +21,8 @@ type Log struct {
 	admin    *kadm.Client
 	topicsMu sync.RWMutex
 	topics   map[domain.Topic]topicInfo
+
+	changing sync.Mutex // held by ChangeTenants: those of one process wait for each other
 }
 
 type topicInfo struct {

@@ -54,9 +54,9 @@ func CreateTenant(in *domain.Installation, rand io.Reader, now time.Time, secret
 // IssueKey decides a new API key of a tenant: the plain text to show once, and the event to append. An unknown
 // or closed tenant is CodeNotFound.
 func IssueKey(in *domain.Installation, rand io.Reader, now time.Time, tenant domain.TenantID, label string) (plain string, event domain.KeyIssued, err error) {
-	t := in.Tenants[tenant]
-	if t == nil || t.Closed || !exists(t) {
-		return "", domain.KeyIssued{}, domain.Errorf(domain.CodeNotFound, "there is no open tenant %s", tenant)
+	t, err := open(in, tenant)
+	if err != nil {
+		return "", domain.KeyIssued{}, err
 	}
 	if err := checkText("label", label, labelBytesMax); err != nil {
 		return "", domain.KeyIssued{}, err
