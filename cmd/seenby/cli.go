@@ -23,8 +23,9 @@ type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Run roles against Kafka and PostgreSQL."`
 	Topics  topicsCommand  `cmd:"" help:"Compare Kafka's topics with what Seenby needs, and create them."`
 	Migrate migrateCommand `cmd:"" help:"Bring the database to the newest schema."`
-	Tenants tenantsCommand `cmd:"" help:"Manage tenants."`
+	Tenants tenantsCommand `cmd:"" help:"Manage tenants and their limits."`
 	Keys    keysCommand    `cmd:"" help:"Manage API keys."`
+	Secret  secretCommand  `cmd:"" help:"Manage the installation's secret."`
 	Tail    tailCommand    `cmd:"" help:"Print the events of a topic."`
 	Config  configCommand  `cmd:"" help:"Check or print the settings, with where each came from."`
 	Version versionCommand `cmd:"" help:"Print the version."`

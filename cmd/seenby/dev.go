@@ -63,7 +63,7 @@ func (c devCommand) Run(env *environment) error {
 		return err
 	}
 	defer d.close()
-	if d.listener, err = listen(env.ctx, settings.HTTP.Addr); err != nil {
+	if d.listener, err = listen(env.ctx, settings.HTTP.Addr, "--http-addr"); err != nil {
 		return err // before a database is downloaded
 	}
 	defer d.listener.Close() //nolint:errcheck // where the service has run, it has closed it
@@ -154,39 +154,38 @@ func (d *dev) setUp(settings config.Settings) error {
 	if _, err := log.ApplyTopics(ctx, eventlog.TopicsWanted{Partitions: topics.PartitionsDev, Replication: 1, MinInsyncReplicas: 1}); err != nil {
 		return err
 	}
-	in, err := log.Installation(ctx)
-	if err != nil {
-		return err
-	}
 	secret, err := openSecret(settings)
 	if err != nil {
 		return err
 	}
+	return log.ChangeTenants(ctx, func(in *domain.Installation) ([]domain.Event, error) { return d.setUpTenant(in, secret) })
+}
+
+func (d *dev) setUpTenant(in *domain.Installation, secret *tenancy.Secret) ([]domain.Event, error) {
 	events, err := tenancy.CreateTenant(in, d.env.rand, d.env.now(), secret, demoTenant, demoName)
 	if err != nil && domain.CodeOf(err) != domain.CodeConflict {
-		return err
+		return nil, err
 	}
 	for _, e := range events {
 		in.Apply(e)
 	}
 	if d.key, err = d.readKey(in); err != nil {
-		return err
+		return nil, err
 	}
 	if d.key == "" {
 		plain, issued, err := tenancy.IssueKey(in, d.env.rand, d.env.now(), demoTenant, "dev")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		// Written before it is appended: a crash between the two leaves a key that does not work, which the next
 		// start notices, and never a working key that nobody knows.
 		if err := d.write(devKeyFile, plain); err != nil {
-			return err
+			return nil, err
 		}
 		d.key = plain
 		events = append(events, issued)
 	}
-	_, err = log.Append(ctx, events...)
-	return err
+	return events, nil
 }
 
 // readKey gives the key of dev.key where it still works.
@@ -213,6 +212,9 @@ func (d *dev) serve(settings config.Settings, started time.Time) error {
 	}
 	defer s.close()
 	s.roles, s.projections, s.listener = allRoles, allProjections, d.listener
+	if err := s.listenAdmin(d.env.ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(d.env.ctx)
 	defer cancel()
 	go func() {

@@ -44,17 +44,20 @@ func (c serveCommand) Run(env *environment) error {
 	}
 	defer s.close()
 	s.roles, s.projections = roles, wanted
-	if s.listener, err = listen(env.ctx, settings.HTTP.Addr); err != nil {
+	if s.listener, err = listen(env.ctx, settings.HTTP.Addr, "--http-addr"); err != nil {
+		return err
+	}
+	if err := s.listenAdmin(env.ctx); err != nil {
 		return err
 	}
 	return s.run(env.ctx)
 }
 
-func listen(ctx context.Context, addr string) (net.Listener, error) {
+func listen(ctx context.Context, addr, flag string) (net.Listener, error) {
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, domain.Errorf(domain.CodeMisconfigured, "cannot listen on %s (--http-addr): %v", addr, err)
+		return nil, domain.Errorf(domain.CodeMisconfigured, "cannot listen on %s (%s): %v", addr, flag, err)
 	}
 	return l, nil
 }

@@ -30,6 +30,8 @@ type service struct {
 	log         *slog.Logger
 	now         func() time.Time
 	listener    net.Listener
+	admin       net.Listener // nil: there is no admin API here
+	secret      *tenancy.Secret
 
 	metrics  *telemetry.Metrics
 	events   *eventlog.Log
@@ -59,7 +61,7 @@ func newService(ctx context.Context, settings config.Settings, log *slog.Logger,
 		return nil, err
 	}
 	s := &service{
-		settings: settings, log: log, now: now,
+		settings: settings, log: log, now: now, secret: secret,
 		metrics: telemetry.NewMetrics(telemetry.ReadBuild()),
 		events:  events, store: store, registry: tenancy.NewRegistry(events, secret, log),
 		erasures: erasure.NewMarks(events, events, now, log),
@@ -94,6 +96,10 @@ func (s *service) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stopAdmin, err := s.serveAdmin(group)
+	if err != nil {
+		return err
+	}
 	group.Go(func() error {
 		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -123,6 +129,7 @@ func (s *service) run(ctx context.Context) error {
 	defer time.AfterFunc(third, s.stopWaits).Stop()
 	answering, cancel := context.WithTimeout(stopping, 2*third)
 	defer cancel()
+	go stopAdmin(answering)
 	if err := server.Shutdown(answering); err != nil {
 		s.log.Warn("requests were cut off: they did not end within two thirds of the shutdown timeout", "err", err)
 		server.Close() //nolint:errcheck // nothing is left to be done about it

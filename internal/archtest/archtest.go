@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"internal/postgres": {"domain", "projections/...", "migrations"},
 	"internal/httpapi":  {"domain", "projections/...", "internal/tenancy"},
 	"internal/embedded": {},
+	"internal/adminapi": {"domain", "internal/tenancy", "internal/httpapi"}, // built in the frame of the api
 
 	// The services state the interfaces they need; cmd joins them to adapters.
 	"internal/tenancy":   {"domain"},
@@ -52,7 +53,7 @@ var restricted = map[string][]string{
 	"github.com/twmb/franz-go":              {"internal/eventlog", "internal/gate", "internal/embedded", "internal/testenv"},
 	"github.com/jackc/pgx":                  {"projections/...", "internal/postgres", "internal/embedded", "internal/testenv"},
 	"github.com/prometheus":                 {"internal/telemetry"},
-	"github.com/danielgtaylor/huma":         {"internal/httpapi"},
+	"github.com/danielgtaylor/huma":         {"internal/httpapi", "internal/adminapi"},
 	"github.com/go-chi":                     {"internal/httpapi"},
 	"github.com/testcontainers":             {"internal/testenv"},
 	"github.com/alecthomas/kong":            {"cmd/seenby"},

@@ -25,6 +25,7 @@ type Settings struct {
 	Database        Database
 	Secret          Secret // the installation's: tenant keys are sealed under it
 	HTTP            HTTP
+	Admin           Admin
 	Gate            Gate
 	Projector       Projector
 	Log             Log
@@ -76,6 +77,12 @@ type Database struct {
 type HTTP struct {
 	Addr           string
 	RequestTimeout time.Duration // the time that Prefer: wait asks for comes on top
+}
+
+// Admin says where the admin API answers, and to whom.
+type Admin struct {
+	Addr string // empty: nowhere
+	Key  Secret
 }
 
 // Gate bounds the gate's batches.
@@ -166,6 +173,9 @@ func (s Settings) contradictions() (problems []string) {
 		add("kafka.sasl.user or kafka.sasl.password is given without kafka.sasl.mechanism")
 	case sasl.Mechanism != "" && (sasl.User == "" || !sasl.Password.Given()):
 		add("kafka.sasl.mechanism needs kafka.sasl.user and kafka.sasl.password")
+	}
+	if s.Admin.Addr != "" && !s.Admin.Key.Given() && !s.broken("admin.key") {
+		add("admin.addr needs admin.key, at least 32 bytes (`openssl rand -hex 32`): whoever reaches that address could do everything")
 	}
 	return problems
 }

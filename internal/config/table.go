@@ -127,6 +127,16 @@ var table = []Setting{
 		target: func(s *Settings) any { return &s.HTTP.RequestTimeout },
 	},
 	{
+		Name: "admin.addr", Env: "SEENBY_ADMIN_ADDR", check: checkHostPort,
+		Help:   "where the admin API listens, apart from the api and for operators only; none: it is off",
+		target: func(s *Settings) any { return &s.Admin.Addr },
+	},
+	{
+		Name: "admin.key", Env: "SEENBY_ADMIN_KEY", Secret: true, check: checkSecret,
+		Help:   "the admin API's key, at least 32 bytes: whoever has it may create and close tenants",
+		target: func(s *Settings) any { return &s.Admin.Key },
+	},
+	{
 		Name: "gate.batch_views_max", Env: "SEENBY_GATE_BATCH_VIEWS_MAX", Default: "5000", min: 1, max: 50_000,
 		Help:   "views that are judged in one Kafka transaction",
 		target: func(s *Settings) any { return &s.Gate.BatchViewsMax },
