@@ -53,40 +53,19 @@ func followed(t *testing.T, what, key string, status int, processes ...*process)
 	t.Logf("%s: after %v", what, time.Since(began))
 }
 
-// verdicts reads all verdicts of a tenant.
-func (in *installation) verdicts(log *eventlog.Log, tenant domain.TenantID) (all []*domain.Verdict, err error) {
-	ctx := in.t.Context()
-	starts, err := log.Starts(ctx, domain.TopicVerdicts)
-	if err != nil {
-		return nil, err
-	}
-	ends, err := log.Ends(ctx, domain.TopicVerdicts)
-	if err != nil {
-		return nil, err
-	}
-	reader, err := log.NewReader()
-	if err != nil {
-		return nil, err
-	}
-	defer reader.Close()
-	if err := reader.Seek(ctx, starts); err != nil {
-		return nil, err
-	}
-	for !reader.Passed(ends) {
-		b, err := reader.Poll(ctx, 1000)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range b.Records {
-			if v, ok := r.Event.(*domain.Verdict); ok && v.Viewer.Tenant == tenant {
-				all = append(all, v)
-			}
+// verdicts are all of a tenant.
+func (in *installation) verdicts(tenant domain.TenantID) (all []*domain.Verdict, err error) {
+	records, err := in.records(domain.TopicVerdicts)
+	for _, r := range records {
+		if v, ok := r.Event.(*domain.Verdict); ok && v.Viewer.Tenant == tenant {
+			all = append(all, v)
 		}
 	}
-	return all, nil
+	return all, err
 }
 
-func (in *installation) openLog() *eventlog.Log {
+// sharedLog lives as long as the test.
+func (in *installation) sharedLog() *eventlog.Log {
 	in.t.Helper()
 	log, err := eventlog.Open(eventlog.Config{Brokers: in.brokers, Prefix: in.prefix})
 	if err != nil {
@@ -101,7 +80,7 @@ func TestTenantsWithoutRestart(t *testing.T) {
 	in, key := install(t)
 	one := in.serve(key, "api,gate,projector,keeper")
 	two, admin := in.serveAdmin(key, "api")
-	log := in.openLog()
+	log := in.sharedLog()
 
 	// A key that is made is accepted, one that is revoked is refused, by every process.
 	second := strings.TrimSpace(in.command("keys", "create", "demo", "--label", "second"))
@@ -140,7 +119,7 @@ func TestTenantsWithoutRestart(t *testing.T) {
 		views(two, viewer, 5)
 		var got postAnswer
 		two.must(http.StatusOK, "GET", "/v1/posts/hello", waitFor(position), nil, &got)
-		all, err := in.verdicts(log, "demo")
+		all, err := in.verdicts("demo")
 		if err != nil {
 			return err
 		}
@@ -193,7 +172,7 @@ func closing(t *testing.T, in *installation, log *eventlog.Log, admin *process, 
 	position := shop.must(http.StatusAccepted, "POST", "/v1/views", nil, viewsBody{Views: []viewItem{{ID: uuid.NewString(), Post: "hello", Viewer: "ben"}}}, nil)
 	var post postAnswer
 	shop.must(http.StatusOK, "GET", "/v1/posts/hello", waitFor(position), nil, &post)
-	before, err := in.verdicts(log, "shop")
+	before, err := in.verdicts("shop")
 	if err != nil || post.Impressions != 1 || len(before) != 1 {
 		t.Fatalf("%+v, %d verdicts, %v", post, len(before), err)
 	}
@@ -211,7 +190,7 @@ func closing(t *testing.T, in *installation, log *eventlog.Log, admin *process, 
 		t.Fatal(err)
 	}
 	eventually(t, 30*time.Second, "its verdict", func() error {
-		all, err := in.verdicts(log, "shop")
+		all, err := in.verdicts("shop")
 		if err != nil {
 			return err
 		}
@@ -343,7 +322,7 @@ func TestTenantCommandsBadInput(t *testing.T) {
 	in, _ := install(t)
 	in.command("tenants", "create", "gone")
 	in.command("tenants", "close", "gone", "--yes")
-	log := in.openLog()
+	log := in.sharedLog()
 	before, err := log.Ends(t.Context(), domain.TopicTenants)
 	if err != nil {
 		t.Fatal(err)
