@@ -9,7 +9,7 @@ type Post struct {
 	ID            string     `json:"id"`
 	Author        *string    `json:"author" doc:"The app's own id of the author; null while the name has not reached the read models, or once it was erased."`
 	Audience      string     `json:"audience" example:"everyone"`
-	Body          string     `json:"body,omitempty"`
+	Body          string     `json:"body,omitempty" doc:"Absent where there is none, and for a moment while the text of a new version has not reached the read models; its writer's Seenby-Position waits for it."`
 	PublishedAt   time.Time  `json:"published_at"`
 	CreatedAt     time.Time  `json:"created_at"`
 	UpdatedAt     time.Time  `json:"updated_at"`

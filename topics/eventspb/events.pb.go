@@ -387,11 +387,11 @@ type Event_PostPublished struct {
 }
 
 type Event_PostEdited struct {
-	PostEdited *PostEdited `protobuf:"bytes,2,opt,name=post_edited,json=postEdited,proto3,oneof"` // not yet produced
+	PostEdited *PostEdited `protobuf:"bytes,2,opt,name=post_edited,json=postEdited,proto3,oneof"`
 }
 
 type Event_PostDeleted struct {
-	PostDeleted *PostDeleted `protobuf:"bytes,3,opt,name=post_deleted,json=postDeleted,proto3,oneof"` // not yet produced
+	PostDeleted *PostDeleted `protobuf:"bytes,3,opt,name=post_deleted,json=postDeleted,proto3,oneof"`
 }
 
 type Event_CountsImported struct {
