@@ -400,11 +400,11 @@ type Event_CountsImported struct {
 
 type Event_AudienceMemberAdded struct {
 	// audiences
-	AudienceMemberAdded *AudienceMemberAdded `protobuf:"bytes,10,opt,name=audience_member_added,json=audienceMemberAdded,proto3,oneof"` // not yet produced
+	AudienceMemberAdded *AudienceMemberAdded `protobuf:"bytes,10,opt,name=audience_member_added,json=audienceMemberAdded,proto3,oneof"`
 }
 
 type Event_AudienceMemberRemoved struct {
-	AudienceMemberRemoved *AudienceMemberRemoved `protobuf:"bytes,11,opt,name=audience_member_removed,json=audienceMemberRemoved,proto3,oneof"` // not yet produced
+	AudienceMemberRemoved *AudienceMemberRemoved `protobuf:"bytes,11,opt,name=audience_member_removed,json=audienceMemberRemoved,proto3,oneof"`
 }
 
 type Event_ViewReported struct {
@@ -445,7 +445,7 @@ type Event_TenantCreated struct {
 }
 
 type Event_TenantClosed struct {
-	TenantClosed *TenantClosed `protobuf:"bytes,61,opt,name=tenant_closed,json=tenantClosed,proto3,oneof"` // not yet produced
+	TenantClosed *TenantClosed `protobuf:"bytes,61,opt,name=tenant_closed,json=tenantClosed,proto3,oneof"`
 }
 
 type Event_LimitsSet struct {
@@ -457,7 +457,7 @@ type Event_KeyIssued struct {
 }
 
 type Event_KeyRevoked struct {
-	KeyRevoked *KeyRevoked `protobuf:"bytes,64,opt,name=key_revoked,json=keyRevoked,proto3,oneof"` // not yet produced
+	KeyRevoked *KeyRevoked `protobuf:"bytes,64,opt,name=key_revoked,json=keyRevoked,proto3,oneof"`
 }
 
 type Event_DecisionRecorded struct {
