@@ -294,10 +294,11 @@ func TestSecretRotation(t *testing.T) {
 	admin.must(http.StatusConflict, "POST", "/v1/tenants", nil, `{"id":"shop"}`, nil)
 
 	// The old one opens nothing any more.
-	fingerprints := strings.Fields(out[strings.Index(out, "fingerprint "):])
+	_, after, _ := strings.Cut(out, "fingerprint ")
+	fingerprints := strings.Fields(after) // "<old> before, <new> now; ..."
 	for _, args := range [][]string{early, {"tenants", "create", "shop"}} {
 		code, _, says := in.try(args...)
-		if code != exitFailed || !strings.Contains(says, fingerprints[1]) || !strings.Contains(says, fingerprints[3]) {
+		if code != exitFailed || !strings.Contains(says, fingerprints[0]) || !strings.Contains(says, fingerprints[2]) {
 			t.Errorf("seenby %v with the old secret: exit %d, without the fingerprints of\n%s\n%s", args, code, out, says)
 		}
 	}
