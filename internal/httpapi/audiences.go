@@ -1,10 +1,8 @@
 package httpapi
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"net/http"
 	"strconv"
 	"time"
@@ -207,7 +205,7 @@ func (s *server) getMembers(ctx context.Context, in *struct {
 		}
 		if len(rows) > limit {
 			rows = rows[:limit]
-			out.Body.NextCursor = sealMembersCursor(tenant.Key, in.Audience, rows[limit-1].Person)
+			out.Body.NextCursor = sealList(tenant.Key, listOf("members", in.Audience), rows[limit-1].Person[:])
 		}
 		return out.fill(ctx, r, tenant.ID, rows)
 	})
@@ -230,26 +228,15 @@ func (out *membersOutput) fill(ctx context.Context, r reader, tenant domain.Tena
 	return nil
 }
 
-// A cursor of members is the audience (so that it does not open another's list) and the person.
-const cursorAudienceBytes = 8
-
-func sealMembersCursor(key domain.TenantKey, audience string, at domain.PersonKey) string {
-	return tenancy.Seal(key, tenancy.KindCursor, append(cursorAudience(audience), at[:]...))
-}
-
+// openMembersCursor gives nil for an empty cursor: the first page.
 func openMembersCursor(key domain.TenantKey, audience, cursor string) (*domain.PersonKey, error) {
-	if cursor == "" {
-		return nil, nil
+	b, err := openList(key, listOf("members", audience), cursor)
+	if err != nil || b == nil {
+		return nil, err
 	}
-	b, err := tenancy.Open(key, tenancy.KindCursor, cursor)
-	if err != nil || len(b) != cursorAudienceBytes+len(domain.PersonKey{}) || !bytes.Equal(b[:cursorAudienceBytes], cursorAudience(audience)) {
+	if len(b) != len(domain.PersonKey{}) {
 		return nil, errCursor
 	}
-	at := domain.PersonKey(b[cursorAudienceBytes:])
+	at := domain.PersonKey(b)
 	return &at, nil
-}
-
-func cursorAudience(audience string) []byte {
-	sum := sha256.Sum256([]byte("audience " + audience))
-	return append([]byte(nil), sum[:cursorAudienceBytes]...)
 }

@@ -142,7 +142,7 @@ func TestBadInput(t *testing.T) {
 		{"viewers: limit 0", "GET", "/v1/posts/p/viewers?limit=0", "", [2]string{}, 422, "invalid", "limit"},
 		{"viewers: limit 201", "GET", "/v1/posts/p/viewers?limit=201", "", [2]string{}, 422, "invalid", "limit"},
 		{"viewers: cursor", "GET", "/v1/posts/p/viewers?cursor=abc", "", [2]string{}, 422, "invalid", "cursor"},
-		{"viewers: foreign cursor", "GET", "/v1/posts/p/viewers?cursor=" + tenancy.Seal(acme.Key, tenancy.KindCursor, make([]byte, cursorBytes)), "", [2]string{}, 422, "invalid", "cursor"},
+		{"viewers: foreign cursor", "GET", "/v1/posts/p/viewers?cursor=" + tenancy.Seal(acme.Key, tenancy.KindCursor, make([]byte, cursorListBytes+cursorViewerBytes)), "", [2]string{}, 422, "invalid", "cursor"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()

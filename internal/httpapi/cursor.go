@@ -13,31 +13,24 @@ import (
 	"seenby/projections/uniqueviews"
 )
 
-// A cursor of viewers is the post (so that it does not open another post's list), the time in microseconds as
-// the read model keeps it, and the person.
-const (
-	cursorPostBytes = 8
-	cursorBytes     = cursorPostBytes + 8 + len(domain.PersonKey{})
-)
+// A cursor of viewers has the time in microseconds, as the read model keeps it, and the person.
+const cursorViewerBytes = 8 + len(domain.PersonKey{})
 
 func sealCursor(key domain.TenantKey, post domain.PostID, at uniqueviews.ViewersCursor) string {
-	b := make([]byte, 0, cursorBytes)
-	b = append(b, cursorPost(post)...)
+	b := make([]byte, 0, cursorViewerBytes)
 	b = binary.BigEndian.AppendUint64(b, uint64(at.FirstViewedAt.UnixMicro())) //nolint:gosec // reversed by openCursor
-	b = append(b, at.Person[:]...)
-	return tenancy.Seal(key, tenancy.KindCursor, b)
+	return sealList(key, listOf("viewers", string(post)), append(b, at.Person[:]...))
 }
 
 // openCursor gives nil for an empty cursor: the first page.
 func openCursor(key domain.TenantKey, post domain.PostID, cursor string) (*uniqueviews.ViewersCursor, error) {
-	if cursor == "" {
-		return nil, nil
+	b, err := openList(key, listOf("viewers", string(post)), cursor)
+	if err != nil || b == nil {
+		return nil, err
 	}
-	b, err := tenancy.Open(key, tenancy.KindCursor, cursor)
-	if err != nil || len(b) != cursorBytes || !bytes.Equal(b[:cursorPostBytes], cursorPost(post)) {
+	if len(b) != cursorViewerBytes {
 		return nil, errCursor
 	}
-	b = b[cursorPostBytes:]
 	at := uniqueviews.ViewersCursor{FirstViewedAt: time.UnixMicro(int64(binary.BigEndian.Uint64(b))).UTC()} //nolint:gosec // as sealed
 	copy(at.Person[:], b[8:])
 	return &at, nil
@@ -45,12 +38,7 @@ func openCursor(key domain.TenantKey, post domain.PostID, cursor string) (*uniqu
 
 var errCursor = domain.Invalid("cursor", "is not a next_cursor of this list")
 
-func cursorPost(post domain.PostID) []byte {
-	sum := sha256.Sum256([]byte(post))
-	return sum[:cursorPostBytes]
-}
-
-// A cursor of any other list is the list's name (so that it does not open another list) and its place in it.
+// A cursor is the list's name (so that it does not open another list) and its place in it.
 const cursorListBytes = 8
 
 // listOf names a list by its kind and what it is of; no part holds a NUL.
