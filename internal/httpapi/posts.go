@@ -122,21 +122,29 @@ type postWrite struct {
 func (s *server) writePost(ctx context.Context, id domain.PostID, in postInput, basedOn *int64) (*postWritten, error) {
 	tenant := tenantOf(ctx)
 	w := postWrite{conditional: basedOn != nil, met: meeting{known: s.people, tenant: tenant}}
-	event := domain.PostPublished{
-		PostRef: domain.PostKey{Tenant: tenant.ID, Post: id}, EventID: domain.EventID(s.deps.NewID()),
-		Audience: in.audience, PublishedAt: in.publishedAt, BasedOnVersion: basedOn,
-	}
-	author, named := w.met.person(in.author)
-	event.Author = author
-	if named != nil {
-		w.before = append(w.before, *named)
-	}
-	if in.body != "" {
-		event.Body = domain.NewDigest(tenant.Key, in.body)
-		w.before = append(w.before, domain.PostBodyWritten{PostRef: event.PostRef, EventID: event.EventID, Text: in.body})
-	}
+	var event domain.PostPublished
+	event, w.before = in.published(&w.met, id, s.deps.NewID())
+	event.BasedOnVersion = basedOn
 	w.event = event
 	return s.write(ctx, tenant, w)
+}
+
+// published is the event of a post, and what has to stand in the log before it.
+func (in postInput) published(met *meeting, id domain.PostID, eventID domain.EventID) (event domain.PostPublished, before []domain.Event) {
+	event = domain.PostPublished{
+		PostRef: domain.PostKey{Tenant: met.tenant.ID, Post: id}, EventID: eventID,
+		Audience: in.audience, PublishedAt: in.publishedAt,
+	}
+	author, named := met.person(in.author)
+	event.Author = author
+	if named != nil {
+		before = append(before, *named)
+	}
+	if in.body != "" {
+		event.Body = domain.NewDigest(met.tenant.Key, in.body)
+		before = append(before, domain.PostBodyWritten{PostRef: event.PostRef, EventID: eventID, Text: in.body})
+	}
+	return event, before
 }
 
 // write appends a post event and waits for its outcome.

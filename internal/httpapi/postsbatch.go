@@ -95,21 +95,8 @@ func (b *postsBatch) add(item string) error {
 	if err != nil {
 		return err
 	}
-	tenant := b.meeting.tenant
-	event := domain.PostPublished{
-		PostRef: domain.PostKey{Tenant: tenant.ID, Post: id}, EventID: b.newID(),
-		Audience: in.audience, PublishedAt: in.publishedAt,
-	}
-	author, named := b.meeting.person(in.author)
-	event.Author = author
-	if named != nil {
-		b.named = append(b.named, *named)
-	}
-	if in.body != "" {
-		event.Body = domain.NewDigest(tenant.Key, in.body)
-		b.named = append(b.named, domain.PostBodyWritten{PostRef: event.PostRef, EventID: event.EventID, Text: in.body})
-	}
-	b.posts = append(b.posts, event)
+	event, before := in.published(&b.meeting, id, b.newID())
+	b.named, b.posts = append(b.named, before...), append(b.posts, event)
 	return nil
 }
 
