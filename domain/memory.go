@@ -56,17 +56,27 @@ func (m *Memory) Remember(v *Verdict, at time.Time) {
 		return
 	}
 	m.ids.add(idHash(v.Viewer, v.ViewID), m.now)
-	m.pairs.add(pairHash(v.Viewer, v.Post), m.now)
+	if m.pairs.keeps(m.now) { // most of a restore is older, and is spared the hash
+		m.pairs.add(pairHash(v.Viewer, v.Post), m.now)
+	}
 	if !v.QuotaFullAt.IsZero() {
-		m.setQuota(viewerHash(v.Viewer), v.QuotaFullAt.UnixMicro())
+		m.setQuota(v.Viewer, v.QuotaFullAt.UnixMicro())
 	}
 }
 
 // quotasSweptMin keeps small maps from being swept at every step.
 const quotasSweptMin = 1024
 
-func (m *Memory) setQuota(viewer uint64, fullAt int64) {
-	m.quotas[viewer] = fullAt
+// setQuota remembers when a viewer's quota is whole again. What is whole by the end of a restore is not taken in: a
+// viewer's times only grow, so no earlier one is held either, but for limits that changed.
+func (m *Memory) setQuota(viewer PersonRef, fullAt int64) {
+	if m.ids.restoring && fullAt <= 1000*m.ids.until {
+		if len(m.quotas) > 0 {
+			delete(m.quotas, viewerHash(viewer))
+		}
+		return
+	}
+	m.quotas[viewerHash(viewer)] = fullAt
 	if len(m.quotas) < 2*max(m.swept, quotasSweptMin) {
 		return
 	}

@@ -88,12 +88,17 @@ func (s *windowSet) count(hash uint64, now time.Time, window time.Duration, most
 	return n
 }
 
+// keeps tells whether an addition at that time would be remembered.
+func (s *windowSet) keeps(at time.Time) bool {
+	return !s.restoring || s.until-at.UnixMilli() <= s.window
+}
+
 // add remembers hash at time at, which must not be before the times added earlier.
 func (s *windowSet) add(hash uint64, at time.Time) {
-	atMS := at.UnixMilli()
-	if s.restoring && s.until-atMS > s.window {
+	if !s.keeps(at) {
 		return
 	}
+	atMS := at.UnixMilli()
 	s.advance(atMS)
 	hash = nonZero(hash)
 	sh := s.shard(hash)
