@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"seenby/domain"
 	"seenby/internal/eventlog"
@@ -74,7 +76,7 @@ func BenchmarkDrain(b *testing.B) {
 
 func fillPosts(b *testing.B, log *eventlog.Log) {
 	b.Helper()
-	appendAll(b, log, drainPosts, func(i int, rng *rand.Rand) domain.Event {
+	fill(b, log, drainPosts, func(i int, rng *rand.Rand) domain.Event {
 		e := domain.PostPublished{PostRef: domain.PostKey{Tenant: demoTenant, Post: benchPost(i)}, Audience: domain.AudienceEveryone}
 		e.EventID = newID()
 		binary.LittleEndian.PutUint64(e.Author[:], rng.Uint64())
@@ -89,7 +91,7 @@ func fillViews(b *testing.B, log *eventlog.Log) {
 	now := time.Now()
 	zipf := rand.NewZipf(rand.New(rand.NewPCG(7, 8)), 1.1, 1, drainPosts-1)
 	var mu sync.Mutex
-	appendAll(b, log, drainViews, func(_ int, rng *rand.Rand) domain.Event {
+	fill(b, log, drainViews, func(_ int, rng *rand.Rand) domain.Event {
 		mu.Lock()
 		post := int(zipf.Uint64()) //nolint:gosec // below drainPosts
 		mu.Unlock()
@@ -99,37 +101,42 @@ func fillViews(b *testing.B, log *eventlog.Log) {
 	})
 }
 
-// appendAll appends n events from several goroutines, so that filling is not what takes the time.
-func appendAll(b *testing.B, log *eventlog.Log, n int, event func(i int, rng *rand.Rand) domain.Event) {
+// fill appends n events as fast as it goes.
+func fill(b *testing.B, log *eventlog.Log, n int, event func(i int, rng *rand.Rand) domain.Event) {
 	b.Helper()
-	const batch, workers = 2000, 4
+	if err := appendAll(b.Context(), log, n, event, func(int) {}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// appenders is how many goroutines append at the same time, so that filling is not what takes the time.
+const appenders = 4
+
+// appendAll appends n events; each appender calls pause after so many of them.
+func appendAll(ctx context.Context, log *eventlog.Log, n int, event func(i int, rng *rand.Rand) domain.Event, pause func(events int)) error {
+	const batch = 500
 	var next atomic.Int64
-	errs := make(chan error, workers)
-	for w := range uint64(workers) {
-		go func() {
+	group, ctx := errgroup.WithContext(ctx)
+	for w := range uint64(appenders) {
+		group.Go(func() error {
 			rng := rand.New(rand.NewPCG(w, 1))
 			for {
 				from := int(next.Add(batch)) - batch
 				if from >= n {
-					errs <- nil
-					return
+					return nil
 				}
 				events := make([]domain.Event, min(batch, n-from))
 				for i := range events {
 					events[i] = event(from+i, rng)
 				}
-				if _, err := log.Append(b.Context(), events...); err != nil {
-					errs <- err
-					return
+				if _, err := log.Append(ctx, events...); err != nil {
+					return err
 				}
+				pause(len(events))
 			}
-		}()
+		})
 	}
-	for range workers {
-		if err := <-errs; err != nil {
-			b.Fatal(err)
-		}
-	}
+	return group.Wait()
 }
 
 // awaitDrained waits until projections have passed the end of an input topic.

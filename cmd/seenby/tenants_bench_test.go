@@ -6,8 +6,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	mathrand "math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +34,11 @@ const (
 	importer        = domain.TenantID("tenant-000")
 	other           = domain.TenantID("tenant-001")
 	importAudiences = 1000
+	settleFor       = 5 * time.Second
 )
+
+// importRates leave the machine room, so that what full speed adds can be told from what the import itself costs.
+var importRates = []int64{2_000, 5_000, 10_000}
 
 // BenchmarkTenants tells how long the views of one tenant wait for their final verdict, in an installation of 200:
 // on posts that are projected, before and while another tenant imports a million posts and ten million memberships;
@@ -47,33 +55,44 @@ func BenchmarkTenants(b *testing.B) {
 			b.Fatal(err)
 		}
 		makeTenants(b, log)
-		appendAll(b, log, steadyPosts, func(i int, _ *mathrand.Rand) domain.Event { return openPost(other, benchPost(i)) })
+		fill(b, log, steadyPosts, func(i int, _ *mathrand.Rand) domain.Event { return openPost(other, benchPost(i)) })
 		p := in.serve(key, "api,gate,projector,keeper")
 		awaitDrained(b, log, store, domain.TopicPosts, "posts")
 
 		w := newWatch(b, log)
 		w.steady(quietFor) // warm
-		quiet := w.steady(quietFor)
+		report := func(during string, took []time.Duration, busy float64) {
+			b.ReportMetric(percentile(took, 50), "p50-"+during+"-ms")
+			b.ReportMetric(percentile(took, 99), "p99-"+during+"-ms")
+			b.ReportMetric(busy, "busy-"+during+"-%")
+		}
+		busy := startBusy(b)
+		report("quiet", w.steady(quietFor), busy())
 		started := time.Now()
-		imported := make(chan struct{})
-		go func() {
-			defer close(imported)
-			importAll(b, log)
-		}()
+		imported := newImport(log)
+		for _, rate := range importRates {
+			imported.rate.Store(rate)
+			w.steady(settleFor)
+			busy := startBusy(b)
+			report(fmt.Sprintf("import-%d/s", rate), w.steady(quietFor), busy())
+		}
+		imported.rate.Store(0)
+		busy = startBusy(b)
 		var during []time.Duration
 		for done := false; !done; {
 			w.publish(b)
 			during = append(during, w.steady(time.Second)...)
 			select {
-			case <-imported:
+			case err := <-imported.done:
+				if err != nil {
+					b.Fatal(err)
+				}
+				imported.done <- nil // for the next round
 				done = drained(b, log, store)
 			default:
 			}
 		}
-		b.ReportMetric(percentile(quiet, 50), "p50-quiet-ms")
-		b.ReportMetric(percentile(quiet, 99), "p99-quiet-ms")
-		b.ReportMetric(percentile(during, 50), "p50-import-ms")
-		b.ReportMetric(percentile(during, 99), "p99-import-ms")
+		report("import-full", during, busy())
 		fresh := w.await(w.fresh)
 		b.ReportMetric(percentile(fresh, 50)/1000, "p50-new-post-s")
 		b.ReportMetric(percentile(fresh, 100)/1000, "max-new-post-s")
@@ -109,15 +128,63 @@ func openPost(tenant domain.TenantID, id domain.PostID) domain.Event {
 	return domain.PostPublished{PostRef: domain.PostKey{Tenant: tenant, Post: id}, EventID: newID(), Audience: domain.AudienceEveryone}
 }
 
-func importAll(b *testing.B, log *eventlog.Log) {
-	appendAll(b, log, importPosts, func(i int, _ *mathrand.Rand) domain.Event {
-		return domain.PostPublished{PostRef: domain.PostKey{Tenant: importer, Post: benchPost(i)}, EventID: newID(), Audience: domain.Audience(fmt.Sprintf("audience:group-%d", i%importAudiences))}
+// importing is the import of one tenant, while it runs.
+type importing struct {
+	rate atomic.Int64 // events a second; 0: as fast as it goes
+	done chan error
+}
+
+func newImport(log *eventlog.Log) *importing {
+	im := &importing{done: make(chan error, 1)}
+	im.rate.Store(importRates[0])
+	go func() {
+		err := im.append(log, importPosts, func(i int, _ *mathrand.Rand) domain.Event {
+			return domain.PostPublished{PostRef: domain.PostKey{Tenant: importer, Post: benchPost(i)}, EventID: newID(), Audience: domain.Audience(fmt.Sprintf("audience:group-%d", i%importAudiences))}
+		})
+		if err == nil {
+			err = im.append(log, importMembers, func(i int, _ *mathrand.Rand) domain.Event {
+				var person domain.PersonKey
+				binary.BigEndian.PutUint64(person[:], uint64(i/importAudiences)*0x9e3779b97f4a7c15) //nolint:gosec // a spread of small numbers
+				return domain.AudienceMemberAdded{Tenant: importer, Audience: fmt.Sprintf("group-%d", i%importAudiences), Person: person, EventID: newID()}
+			})
+		}
+		im.done <- err
+	}()
+	return im
+}
+
+// append appends n events at the rate of the moment.
+func (im *importing) append(log *eventlog.Log, n int, event func(i int, rng *mathrand.Rand) domain.Event) error {
+	return appendAll(context.Background(), log, n, event, func(events int) {
+		if rate := im.rate.Load(); rate > 0 {
+			time.Sleep(appenders * time.Duration(events) * time.Second / time.Duration(rate))
+		}
 	})
-	appendAll(b, log, importMembers, func(i int, _ *mathrand.Rand) domain.Event {
-		var person domain.PersonKey
-		binary.BigEndian.PutUint64(person[:], uint64(i/importAudiences)*0x9e3779b97f4a7c15) //nolint:gosec // a spread of small numbers
-		return domain.AudienceMemberAdded{Tenant: importer, Audience: fmt.Sprintf("group-%d", i%importAudiences), Person: person, EventID: newID()}
-	})
+}
+
+// startBusy measures the share of the machine's processors that is busy, in percent, until the function is called.
+func startBusy(b *testing.B) func() float64 {
+	b.Helper()
+	read := func() (idle, all float64) {
+		text, err := os.ReadFile("/proc/stat")
+		if err != nil {
+			b.Fatal(err)
+		}
+		line, _, _ := strings.Cut(string(text), "\n")
+		for i, f := range strings.Fields(line)[1:] {
+			ticks, _ := strconv.ParseFloat(f, 64)
+			all += ticks
+			if i == 3 || i == 4 { // idle, and waiting for a disk
+				idle += ticks
+			}
+		}
+		return idle, all
+	}
+	idle0, all0 := read()
+	return func() float64 {
+		idle, all := read()
+		return 100 * (1 - (idle-idle0)/(all-all0))
+	}
 }
 
 func drained(b *testing.B, log *eventlog.Log, store *postgres.Store) bool {
