@@ -52,7 +52,19 @@ type Position struct {
 	TopicID    TopicID
 	Partition  int32
 	NextOffset int64
+	Epoch      LeaderEpoch // of the record before NextOffset, where the position was read from records
 }
+
+// LeaderEpoch says under which leader of its partition a record was written: Kafka's number plus one, so that zero is
+// "not known". An offset alone cannot tell that the log was cut behind it and has grown past it since, as after an
+// unclean election; with the epoch Kafka can (KIP-320).
+type LeaderEpoch int32
+
+// LeaderEpochOf is of Kafka's number, which is -1 where it is not known.
+func LeaderEpochOf(kafka int32) LeaderEpoch { return LeaderEpoch(kafka + 1) }
+
+// Kafka is Kafka's number.
+func (e LeaderEpoch) Kafka() int32 { return int32(e) - 1 }
 
 // Partition names one partition of a topic as it was created.
 type Partition struct {

@@ -26,6 +26,7 @@ type PostAnswer struct {
 type ViewRecord struct {
 	View      ViewReported
 	Offset    int64
+	Epoch     LeaderEpoch
 	Appended  time.Time // LogAppendTime
 	Malformed string    // why the record cannot be judged; View then holds what could be read of the key
 }
@@ -38,7 +39,7 @@ func (o *Overlay) Judge(r ViewRecord, post PostAnswer, limits Limits) *Verdict {
 	}
 	view := &r.View
 	v := &Verdict{
-		Viewer: view.Viewer, ViewOffset: r.Offset, LimitsRevision: limits.Revision,
+		Viewer: view.Viewer, ViewOffset: r.Offset, ViewEpoch: r.Epoch, LimitsRevision: limits.Revision,
 		Received: o.now, ViewedAt: o.now,
 	}
 	if again := view.Readmitted; again != nil {

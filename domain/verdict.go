@@ -35,6 +35,7 @@ type Verdict struct {
 	Viewer         PersonRef
 	ViewID         ViewID
 	ViewOffset     int64 // of the view's record, in the partition of the same number
+	ViewEpoch      LeaderEpoch
 	Post           PostID
 	Author         PersonKey // of the post, where it is known
 	PostVersion    int64

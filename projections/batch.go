@@ -39,7 +39,7 @@ func Cut(rows map[domain.Partition]PositionRow, b domain.Batch) Work {
 		if !ok || next.NextOffset <= row.NextOffset {
 			continue
 		}
-		w.Moves = append(w.Moves, Move{From: row.Position, NextOffset: next.NextOffset, ViewNextOffset: row.ViewNextOffset})
+		w.Moves = append(w.Moves, Move{From: row.Position, NextOffset: next.NextOffset, Epoch: next.Epoch, ViewNextOffset: row.ViewNextOffset})
 		moves[next.In()] = &w.Moves[len(w.Moves)-1]
 	}
 	w.Records = make([]domain.Record, 0, len(b.Records))

@@ -24,11 +24,12 @@ type PositionRow struct {
 type Move struct {
 	From           domain.Position
 	NextOffset     int64
+	Epoch          domain.LeaderEpoch
 	ViewNextOffset int64
 	CompleteTo     time.Time // zero: leave it as it is
 }
 
-const positionColumns = `p.topic, p.topic_id, p.partition, p.next_offset, p.view_next_offset, p.complete_to`
+const positionColumns = `p.topic, p.topic_id, p.partition, p.next_offset, p.leader_epoch, p.view_next_offset, p.complete_to`
 
 var livePositionsSQL = SQL("positions.live", `
 SELECT p.projection, `+positionColumns+`
@@ -150,9 +151,9 @@ ORDER BY p.topic, p.topic_id, p.partition
 FOR UPDATE`)
 	advanceSQL = SQL("positions.advance", `
 UPDATE positions p
-SET next_offset = m.next_offset, view_next_offset = m.view_next_offset, complete_to = GREATEST(p.complete_to, m.complete_to)
-FROM unnest(@topic_ids::uuid[], @partitions::integer[], @next::bigint[], @view_next::bigint[], @complete_to::timestamptz[])
-    AS m (topic_id, partition, next_offset, view_next_offset, complete_to)
+SET next_offset = m.next_offset, leader_epoch = m.leader_epoch, view_next_offset = m.view_next_offset, complete_to = GREATEST(p.complete_to, m.complete_to)
+FROM unnest(@topic_ids::uuid[], @partitions::integer[], @next::bigint[], @epochs::integer[], @view_next::bigint[], @complete_to::timestamptz[])
+    AS m (topic_id, partition, next_offset, leader_epoch, view_next_offset, complete_to)
 WHERE p.projection = @projection AND p.version = @version AND p.topic_id = m.topic_id AND p.partition = m.partition`)
 )
 
@@ -186,11 +187,11 @@ func Advance(ctx context.Context, tx Tx, projection string, version int, moves [
 	if !match || n != len(moves) {
 		return false, nil
 	}
-	next, view, complete := make([]int64, n), make([]int64, n), make([]time.Time, n)
+	next, epochs, view, complete := make([]int64, n), make([]int32, n), make([]int64, n), make([]time.Time, n)
 	for i, m := range moves {
-		next[i], view[i], complete[i] = m.NextOffset, m.ViewNextOffset, toEpoch(m.CompleteTo)
+		next[i], epochs[i], view[i], complete[i] = m.NextOffset, int32(m.Epoch), m.ViewNextOffset, toEpoch(m.CompleteTo)
 	}
-	args["next"], args["view_next"], args["complete_to"] = next, view, complete
+	args["next"], args["epochs"], args["view_next"], args["complete_to"] = next, epochs, view, complete
 	if _, err := tx.Exec(ctx, advanceSQL, args); err != nil {
 		return false, fmt.Errorf("advance positions: %w", err)
 	}
@@ -237,7 +238,7 @@ func addPartitions[T any](args pgx.NamedArgs, of []T, in func(T) domain.Partitio
 }
 
 func (r *PositionRow) scan() []any {
-	return []any{(*string)(&r.Topic), (*[16]byte)(&r.TopicID), &r.Partition, &r.NextOffset, &r.ViewNextOffset, &r.CompleteTo}
+	return []any{(*string)(&r.Topic), (*[16]byte)(&r.TopicID), &r.Partition, &r.NextOffset, (*int32)(&r.Epoch), &r.ViewNextOffset, &r.CompleteTo}
 }
 
 func (r *PositionRow) scanned() PositionRow {

@@ -65,7 +65,7 @@ func TestPositions(t *testing.T) {
 	asOf(time.Time{}, "impressions") // partition 0 is complete to nothing known
 	move(false, projections.Move{From: v0.At(5), NextOffset: 6}, projections.Move{From: v1.At(6), NextOffset: 8})
 	move(false, projections.Move{From: part(domain.TopicVerdicts, 2).At(0), NextOffset: 1})
-	move(true, projections.Move{From: v0.At(5), NextOffset: 9, CompleteTo: at(90)}, projections.Move{From: v1.At(7), NextOffset: 8, ViewNextOffset: 4, CompleteTo: at(50)})
+	move(true, projections.Move{From: v0.At(5), NextOffset: 9, Epoch: 4, CompleteTo: at(90)}, projections.Move{From: v1.At(7), NextOffset: 8, ViewNextOffset: 4, CompleteTo: at(50)})
 	asOf(at(90), "impressions") // and no time goes back
 	asOf(time.Time{}, "impressions", "people")
 	if _, err := projections.AsOf(ctx, conn, "nonesuch"); err == nil {
@@ -83,7 +83,9 @@ func TestPositions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []projections.PositionRow{{Position: v0.At(9), CompleteTo: at(200)}, {Position: v1.At(8), ViewNextOffset: 4, CompleteTo: at(100)}}
+	nine := v0.At(9)
+	nine.Epoch = 4
+	want := []projections.PositionRow{{Position: nine, CompleteTo: at(200)}, {Position: v1.At(8), ViewNextOffset: 4, CompleteTo: at(100)}}
 	if got := all["impressions"]; len(all) != 2 || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("live positions: %v", all)
 	}

@@ -248,7 +248,7 @@ func decodeVerdict(key []byte, m *eventspb.ViewVerdict) (*domain.Verdict, error)
 	}
 	ref, _, _ := domain.ParsePersonKey(key)
 	return &domain.Verdict{
-		Viewer: ref, ViewID: id, ViewOffset: m.GetViewOffset(), Post: domain.PostID(m.GetPost()), Author: author,
+		Viewer: ref, ViewID: id, ViewOffset: m.GetViewOffset(), ViewEpoch: domain.LeaderEpoch(m.GetViewEpoch()), Post: domain.PostID(m.GetPost()), Author: author,
 		PostVersion: m.GetPostVersion(), AudienceKind: m.GetAudienceKind(), LimitsRevision: m.GetLimitsRevision(),
 		ClaimedAt: fromOptionalMicros(m.ClaimedAtUs), ViewedAt: time.UnixMicro(m.GetViewedAtUs()).UTC(),
 		Received: time.UnixMicro(m.GetReceivedAtUs()).UTC(), Anonymous: m.GetAnonymous(), OwnView: m.GetOwnView(),

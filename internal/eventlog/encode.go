@@ -163,7 +163,7 @@ func viewReported(e *domain.ViewReported) *eventspb.ViewReported {
 
 func verdict(v *domain.Verdict) *eventspb.Event {
 	m := &eventspb.ViewVerdict{
-		ViewId: v.ViewID[:], ViewOffset: v.ViewOffset, Post: string(v.Post), PostVersion: v.PostVersion,
+		ViewId: v.ViewID[:], ViewOffset: v.ViewOffset, ViewEpoch: int32(v.ViewEpoch), Post: string(v.Post), PostVersion: v.PostVersion,
 		AudienceKind: v.AudienceKind, LimitsRevision: v.LimitsRevision, ClaimedAtUs: optionalMicros(v.ClaimedAt),
 		ViewedAtUs: micros(v.ViewedAt), ReceivedAtUs: micros(v.Received), Anonymous: v.Anonymous, OwnView: v.OwnView,
 		Imported: v.Imported, Context: viewContext(v.Context), Readmits: v.Readmits,

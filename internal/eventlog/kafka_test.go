@@ -165,6 +165,62 @@ func TestDataLossIsLoud(t *testing.T) {
 	}
 }
 
+// Where the log was cut and has grown past a position, the offset is there and holds another record: only the epoch
+// tells. A new leader whose log the position has never seen looks just like that.
+func TestALogThatWasCutAndHasGrownIsDataLoss(t *testing.T) {
+	log, cluster := fake(t)
+	publish := func(n int) (at domain.Position) {
+		t.Helper()
+		for range n {
+			positions, err := log.Append(t.Context(), domain.PostDeleted{PostRef: domain.PostKey{Tenant: tenant, Post: "p"}, EventID: domain.EventID{1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = positions[0]
+		}
+		return at
+	}
+	first := publish(5)
+	for node := range int32(2) { // one of them is another leader than before
+		if err := cluster.MoveTopicPartition(log.Config().TopicName(first.Topic), first.Partition, node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := publish(5)
+	read := func(from domain.Position) ([]domain.Position, error) {
+		t.Helper()
+		reader, err := log.NewReader()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		if err := reader.Seek(t.Context(), []domain.Position{from}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		for ctx.Err() == nil {
+			if b, err := reader.Poll(ctx, 100); err != nil || len(b.Next) > 0 && reader.Passed([]domain.Position{last}) {
+				return b.Next, err
+			}
+		}
+		return nil, ctx.Err()
+	}
+	first.Epoch = domain.LeaderEpochOf(0)
+	at, err := read(first)
+	if err != nil || at[0].Epoch != domain.LeaderEpochOf(2) {
+		t.Fatalf("where the first leader ended: %+v, %v", at, err)
+	}
+	cut := first.In().At(first.NextOffset + 2)
+	if _, err := read(cut); err != nil {
+		t.Fatalf("without an epoch: %v", err)
+	}
+	cut.Epoch = domain.LeaderEpochOf(0)
+	if _, err := read(cut); domain.CodeOf(err) != domain.CodeDataLoss {
+		t.Fatalf("the first leader never wrote that far: %v", err)
+	}
+}
+
 // A reader sees only what was committed, and gets past the marker of what was not.
 func TestReadCommitted(t *testing.T) {
 	log, env := open(t)
@@ -365,7 +421,7 @@ func TestKafkaAway(t *testing.T) {
 // fake is a log on a broker that can be told to refuse.
 func fake(t *testing.T) (*eventlog.Log, *kfake.Cluster) {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	c, err := kfake.NewCluster(kfake.NumBrokers(2))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,8 +43,8 @@ func (l *Log) NewReader() (*Reader, error) {
 func (r *Reader) Close() { r.client.Close() }
 
 // Seek reads the partitions from exactly these positions on. A position of a topic made anew, below the log's
-// start or above its end is a CodeDataLoss error, and then nothing has changed. A zero topic id is taken as
-// "the present one".
+// start or above its end is a CodeDataLoss error, and then nothing has changed. Where a position's epoch is known and
+// the log was cut behind it, the next Poll is that error. A zero topic id is taken as "the present one".
 func (r *Reader) Seek(ctx context.Context, at []domain.Position) error {
 	if err := r.log.holds(ctx, at); err != nil {
 		return err
@@ -56,7 +56,8 @@ func (r *Reader) Seek(ctx context.Context, at []domain.Position) error {
 		if offsets[name] == nil {
 			offsets[name] = map[int32]kgo.Offset{}
 		}
-		offsets[name][p.Partition] = kgo.NewOffset().At(p.NextOffset)
+		// With the epoch, the client asks whether the log was cut behind the position and has grown past it since.
+		offsets[name][p.Partition] = kgo.NewOffset().At(p.NextOffset).WithEpoch(p.Epoch.Kafka())
 		r.next[topicPartition{name, p.Partition}] = p
 	}
 	r.client.AddConsumePartitions(offsets)
@@ -108,7 +109,7 @@ func (r *Reader) Poll(ctx context.Context, eventsMax int) (domain.Batch, error) 
 			if kr.Offset < next.NextOffset {
 				continue // fetched before it was sought elsewhere
 			}
-			next.NextOffset = kr.Offset + 1
+			next.NextOffset, next.Epoch = kr.Offset+1, domain.LeaderEpochOf(kr.LeaderEpoch)
 			if !kr.Attrs.IsControl() {
 				b.Records = append(b.Records, decodeRecord(next.In(), kr))
 			}

@@ -69,6 +69,7 @@ var examples = map[string]domain.Event{
 	"PartitionsRecorded.v1":     domain.PartitionsRecorded{Topic: domain.TopicViews, Partitions: 12},
 	"SecretRecorded.v1":         domain.SecretRecorded{Fingerprint: "0123456789abcdef"},
 	"ImpressionsChanged.v1":     domain.ImpressionsChanged{PostRef: post, Impressions: 120001, UniqueViewers: 346, Revision: 12, AsOf: at, HighestMilestone: 100000},
+	"ViewCounted.epoch.v1":      &domain.Verdict{Viewer: person, ViewID: id16, ViewOffset: 5, ViewEpoch: 3, Post: "p", Author: id16, PostVersion: 1, AudienceKind: "everyone", LimitsRevision: 1, ViewedAt: at, Received: at},
 	"ViewCounted.unquotaed.v1":  &domain.Verdict{Viewer: person, ViewID: id16, ViewOffset: 0, Post: "p", Author: id16, PostVersion: 1, AudienceKind: "everyone", LimitsRevision: 1, ViewedAt: at, Received: at},
 	"ViewRefused.too_short.v1":  &domain.Verdict{Viewer: person, ViewID: id16, ViewOffset: 1, Post: "p", LimitsRevision: 1, ViewedAt: at, Received: at, Reason: domain.ReasonTooShort},
 	"PostPublished.audience.v1": domain.PostPublished{PostRef: post, EventID: id16, Author: person.Person, Audience: "audience:friends"},

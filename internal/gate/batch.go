@@ -119,7 +119,7 @@ func (s *session) decode(records []*kgo.Record) (*batch, error) {
 	b := &batch{records: records, views: make([]domain.ViewRecord, len(records)), limits: map[domain.TenantID]domain.Limits{}}
 	for i, r := range records {
 		v := &b.views[i]
-		v.Offset, v.Appended = r.Offset, r.Timestamp
+		v.Offset, v.Epoch, v.Appended = r.Offset, domain.LeaderEpochOf(r.LeaderEpoch), r.Timestamp
 		e, err := eventlog.Decode(domain.TopicViews, r.Key, r.Value)
 		if errors.Is(err, domain.ErrUnknownEvent) && newer(r.Value) {
 			return nil, domain.Errorf(domain.CodeMisconfigured, "%s/%d offset %d holds an event of an unknown type; no view behind it is judged before this gate is upgraded", r.Topic, r.Partition, r.Offset).Because(err)

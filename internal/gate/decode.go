@@ -22,13 +22,14 @@ const (
 	fieldVerdictID    = 1
 	fieldVerdictView  = 2
 	fieldVerdictPost  = 3
+	fieldVerdictEpoch = 16
 	reasonNotRead     = domain.Reason("not read") // stands for any refusal
 	protoBytesNeeded  = protowire.BytesType
 	protoVarintNeeded = protowire.VarintType
 )
 
-// decode returns a verdict that the next call overwrites: Viewer, ViewID, ViewOffset, Post and QuotaFullAt of a
-// counted one; of a refused one only ViewOffset and that it was refused.
+// decode returns a verdict that the next call overwrites: Viewer, ViewID, ViewOffset, ViewEpoch, Post and
+// QuotaFullAt of a counted one; of a refused one only ViewOffset, ViewEpoch and that it was refused.
 func (d *decoder) decode(r *kgo.Record) (*domain.Verdict, error) {
 	d.v = domain.Verdict{}
 	field, body, err := only(r.Value)
@@ -101,6 +102,10 @@ func (d *decoder) content(b []byte) bool {
 			offset, m := protowire.ConsumeVarint(b)
 			n = m
 			d.v.ViewOffset = int64(offset) //nolint:gosec // as it was written
+		case num == fieldVerdictEpoch && typ == protoVarintNeeded:
+			epoch, m := protowire.ConsumeVarint(b)
+			n = m
+			d.v.ViewEpoch = domain.LeaderEpoch(epoch) //nolint:gosec // as it was written
 		case num == fieldVerdictPost && typ == protoBytesNeeded:
 			post, m := protowire.ConsumeBytes(b)
 			n = m

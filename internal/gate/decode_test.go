@@ -19,6 +19,7 @@ func TestDecoderAgrees(t *testing.T) {
 			Viewer:     domain.PersonRef{Tenant: tenant, Person: domain.PersonKey(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "person"))},
 			ViewID:     viewID(rapid.IntRange(1, 1<<20).Draw(t, "id")),
 			ViewOffset: rapid.Int64Min(0).Draw(t, "offset"),
+			ViewEpoch:  domain.LeaderEpoch(rapid.Int32Min(0).Draw(t, "epoch")),
 			Post:       domain.PostID(rapid.StringMatching(`[a-zé€]{1,40}`).Draw(t, "post")),
 			Author:     person(3), PostVersion: 4, AudienceKind: "everyone", Anonymous: true,
 			ClaimedAt: noon, ViewedAt: noon, Received: noon,
@@ -39,7 +40,7 @@ func TestDecoderAgrees(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.ViewOffset != v.ViewOffset || got.Counted() != v.Counted() {
+		if got.ViewOffset != v.ViewOffset || got.ViewEpoch != v.ViewEpoch || got.Counted() != v.Counted() {
 			t.Fatalf("%+v of %+v", got, v)
 		}
 		if v.Counted() && (got.Viewer != v.Viewer || got.ViewID != v.ViewID || got.Post != v.Post || !got.QuotaFullAt.Equal(v.QuotaFullAt)) {

@@ -43,6 +43,7 @@ type world struct {
 
 type worldOption struct {
 	partitions int32
+	brokers    int
 	createTime bool // views carry the test's times
 	kind       []testenv.Kind
 }
@@ -55,7 +56,7 @@ func newWorld(t testing.TB, o worldOption) *world {
 	w := &world{t: t, ctx: ctx}
 	if o.kind == nil {
 		// A cluster of its own: faults are the test's alone.
-		fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+		fake, err := kfake.NewCluster(kfake.NumBrokers(max(o.brokers, 1)))
 		check(t, err)
 		t.Cleanup(fake.Close)
 		w.fake, w.kafka = fake, eventlog.Config{Brokers: fake.ListenAddrs(), Prefix: "t-"}
@@ -201,6 +202,14 @@ func (w *world) report(at time.Time, views ...domain.ViewReported) {
 func (w *world) raw(p int32, key, value []byte) {
 	w.t.Helper()
 	check(w.t, w.client.ProduceSync(w.ctx, &kgo.Record{Topic: w.kafka.TopicName(domain.TopicViews), Partition: p, Key: key, Value: value}).FirstErr())
+}
+
+// verdict appends a verdict as a gate of another life would have.
+func (w *world) verdict(v *domain.Verdict) {
+	w.t.Helper()
+	r, err := w.kafka.NewRecord(v, 0, time.Now())
+	check(w.t, err)
+	check(w.t, w.client.ProduceSync(w.ctx, r).FirstErr())
 }
 
 type stored struct {

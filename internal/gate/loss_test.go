@@ -72,6 +72,21 @@ func TestDataLoss(t *testing.T) {
 		anew.TopicID = domain.TopicID{} // and where the id is not known, by its end
 		loss(t, w, anew)
 	})
+	t.Run("views cut and grown again", func(t *testing.T) {
+		w := fill(t, worldOption{brokers: 2})
+		w.mustOpen(w.views[0]).stepTo(t, 3)
+		for node := range int32(2) { // one of them is another leader than before
+			check(t, w.fake.MoveTopicPartition(w.kafka.TopicName(domain.TopicViews), 0, node))
+		}
+		// A view that the first leader is said to have written, where the second one wrote.
+		w.report(time.Time{}, view(1, 4, "p"), view(1, 5, "p"))
+		w.verdict(&domain.Verdict{Viewer: view(1, 4, "p").Viewer, ViewID: viewID(9), Post: "p", ViewOffset: 3, ViewEpoch: domain.LeaderEpochOf(0), ViewedAt: noon, Received: noon})
+		g, _, _ := w.gate(w.views...)
+		eventually(t, "the partition stops", func() bool { return stateOf(g, 0) == StateStopped })
+		if err := g.Ready(); domain.CodeOf(err) != domain.CodeDataLoss {
+			t.Fatal(err)
+		}
+	})
 	t.Run("verdicts cut", func(t *testing.T) {
 		w := fill(t, worldOption{})
 		w.mustOpen(w.views[0]).stepTo(t, 3)

@@ -18,8 +18,9 @@ type session struct {
 	client  *kgo.Client // produces verdicts in transactions, consumes views
 	memory  *domain.Memory
 	windows windows
-	next    int64 // of views: the first that has no committed verdict
-	worked  int64 // once next has reached it, the session has shown that it works
+	next    int64              // of views: the first that has no committed verdict
+	epoch   domain.LeaderEpoch // of the view before next, as its verdict says; only while the partition is opened
+	worked  int64              // once next has reached it, the session has shown that it works
 }
 
 // windows are how far back a memory looks.
@@ -99,7 +100,8 @@ func (s *session) prepare(ctx context.Context) (verdicts int64, err error) {
 }
 
 // startAt begins to consume views at s.next. The client would move an offset outside the log to its nearest
-// end without a word, so the log is asked before.
+// end without a word, so the log is asked before. Whether it was cut and has grown past s.next again, the client asks
+// by the epoch.
 func (s *session) startAt(ctx context.Context) error {
 	views, p := s.topic(domain.TopicViews), s.w.part.Partition
 	if err := s.sameTopic(ctx, views); err != nil {
@@ -120,7 +122,7 @@ func (s *session) startAt(ctx context.Context) error {
 		return domain.Errorf(domain.CodeDataLoss, "%s/%d ends at %d, and views up to %d have verdicts: it was truncated or made anew", views, p, end, s.next)
 	}
 	s.worked = min(s.next+1, end)
-	s.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{views: {p: kgo.NewOffset().At(s.next)}})
+	s.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{views: {p: kgo.NewOffset().At(s.next).WithEpoch(s.epoch.Kafka())}})
 	return nil
 }
 

@@ -54,7 +54,7 @@ func TestCrashesChangeNoVerdict(t *testing.T) {
 				answer.WaitsFor = []domain.Position{{Topic: domain.TopicPosts, TopicID: topicIDs[domain.TopicPosts]}}
 			}
 			o := memory.Begin()
-			want = append(want, o.Judge(domain.ViewRecord{View: v, Offset: int64(i), Appended: at}, answer, limits))
+			want = append(want, o.Judge(domain.ViewRecord{View: v, Offset: int64(i), Epoch: domain.LeaderEpochOf(0), Appended: at}, answer, limits))
 			o.Commit()
 		}
 		crashes := 0

@@ -52,7 +52,7 @@ func (s *session) restore(ctx context.Context) (n int64, err error) {
 		}
 		n++
 		s.memory.Remember(v, r.Timestamp)
-		s.next = v.ViewOffset + 1
+		s.next, s.epoch = v.ViewOffset+1, v.ViewEpoch
 		return nil
 	})
 	return n, err

@@ -227,7 +227,7 @@ func (p *Projector) write(ctx context.Context, batch domain.Batch) error {
 	}
 	for _, m := range work.Moves {
 		o := p.owned[m.From.In()]
-		o.row.NextOffset, o.row.ViewNextOffset = m.NextOffset, m.ViewNextOffset
+		o.row.NextOffset, o.row.Epoch, o.row.ViewNextOffset = m.NextOffset, m.Epoch, m.ViewNextOffset
 		if m.CompleteTo.After(o.row.CompleteTo) {
 			o.row.CompleteTo = m.CompleteTo
 		}

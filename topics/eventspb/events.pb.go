@@ -1221,6 +1221,7 @@ type ViewVerdict struct {
 	Imported       bool                   `protobuf:"varint,13,opt,name=imported,proto3" json:"imported,omitempty"`
 	Context        *ViewContext           `protobuf:"bytes,14,opt,name=context,proto3" json:"context,omitempty"`
 	Readmits       *int64                 `protobuf:"varint,15,opt,name=readmits,proto3,oneof" json:"readmits,omitempty"`
+	ViewEpoch      int32                  `protobuf:"varint,16,opt,name=view_epoch,json=viewEpoch,proto3" json:"view_epoch,omitempty"` // leader epoch of the view's record plus one; 0: not known
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1356,6 +1357,13 @@ func (x *ViewVerdict) GetContext() *ViewContext {
 func (x *ViewVerdict) GetReadmits() int64 {
 	if x != nil && x.Readmits != nil {
 		return *x.Readmits
+	}
+	return 0
+}
+
+func (x *ViewVerdict) GetViewEpoch() int32 {
+	if x != nil {
+		return x.ViewEpoch
 	}
 	return 0
 }
@@ -2408,7 +2416,7 @@ const file_events_proto_rawDesc = "" +
 	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x1f\n" +
 	"\vnext_offset\x18\x04 \x01(\x03R\n" +
-	"nextOffset\"\x9c\x04\n" +
+	"nextOffset\"\xbb\x04\n" +
 	"\vViewVerdict\x12\x17\n" +
 	"\aview_id\x18\x01 \x01(\fR\x06viewId\x12\x1f\n" +
 	"\vview_offset\x18\x02 \x01(\x03R\n" +
@@ -2427,7 +2435,9 @@ const file_events_proto_rawDesc = "" +
 	"\bown_view\x18\f \x01(\bR\aownView\x12\x1a\n" +
 	"\bimported\x18\r \x01(\bR\bimported\x120\n" +
 	"\acontext\x18\x0e \x01(\v2\x16.seenby.v1.ViewContextR\acontext\x12\x1f\n" +
-	"\breadmits\x18\x0f \x01(\x03H\x01R\breadmits\x88\x01\x01B\x10\n" +
+	"\breadmits\x18\x0f \x01(\x03H\x01R\breadmits\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"view_epoch\x18\x10 \x01(\x05R\tviewEpochB\x10\n" +
 	"\x0e_claimed_at_usB\v\n" +
 	"\t_readmits\"h\n" +
 	"\vViewCounted\x120\n" +
