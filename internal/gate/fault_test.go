@@ -250,6 +250,37 @@ func TestTwoGatesOneLog(t *testing.T) {
 	})
 }
 
+// While a partition restores its memory, which takes as long as it takes, the others go on.
+func TestARestoreHoldsUpNoOtherPartition(t *testing.T) {
+	w := newWorld(t, worldOption{partitions: 2})
+	w.posts.publish("p")
+	w.report(time.Time{}, view(1, 1, "p"))
+	w.mustOpen(w.views[0]).stepTo(t, 1)
+	slow := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "t-verdicts", Partitions: []int32{0}, Err: kerr.NotLeaderForPartition, Count: -1})
+	a := &fakeAssigner{changed: make(chan struct{})}
+	a.assign(w.views...)
+	deps := w.deps(a)
+	restored := make(chan int32, 2)
+	deps.Hooks.Restored = func(partition int32, _ int64, took time.Duration) {
+		if took > 0 {
+			restored <- partition
+		}
+	}
+	g, _, _ := w.gateWith(a, deps)
+	r, err := w.kafka.NewRecord(view(1, 1, "p"), 1, time.Time{})
+	check(t, err)
+	w.raw(1, r.Key, r.Value)
+	w.verdicts(1, 1)
+	if p := <-restored; p != 1 || stateOf(g, 0) != StateOpening || slow.Hits() == 0 {
+		t.Fatalf("restored %d, and partition 0 is %s after %d fetches", p, stateOf(g, 0), slow.Hits())
+	}
+	slow.Remove()
+	w.report(time.Time{}, view(1, 1, "p"))
+	if got := w.verdicts(0, 2); got[1].Reason != domain.ReasonDuplicate || <-restored != 0 {
+		t.Fatal(got[1].Reason)
+	}
+}
+
 // A partition opens well each time although nothing can be written: the gate must not say that it works.
 func TestNotReadyWhileNothingCanBeWritten(t *testing.T) {
 	w := newWorld(t, worldOption{})
