@@ -53,7 +53,7 @@ const (
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	env := &environment{
 		ctx: ctx, environ: environ, stdout: stdout, stderr: stderr,
-		flags: config.NewFlags(), now: time.Now, rand: rand.Reader,
+		flags: config.NewFlags(), now: clock, rand: rand.Reader,
 	}
 	var commands cli
 	exited := -1

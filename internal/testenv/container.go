@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	dockercontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/log"
@@ -23,16 +24,17 @@ const (
 
 type containerSpec struct {
 	image string
-	port  string // the one port to publish
+	port  string // the one port to publish; empty: none, as with the host's network
 	entry []string
 	args  []string
 	env   map[string]string
+	host  func(*dockercontainer.HostConfig) // what the container has of the host; nil: the usual
 }
 
 type container struct {
 	*testcontainers.DockerContainer
 	spec    containerSpec
-	address string // host:port of spec.port as seen from here
+	address string // host:port of spec.port as seen from here; empty where that is
 }
 
 func imageName(variable, otherwise string) string {
@@ -53,7 +55,6 @@ func startContainer(ctx context.Context, spec containerSpec) (*container, error)
 		return nil, err
 	}
 	options := []testcontainers.ContainerCustomizer{
-		testcontainers.WithExposedPorts(spec.port),
 		testcontainers.WithEnv(spec.env),
 		testcontainers.WithCmd(spec.args...),
 		testcontainers.WithLabels(containerLabels()),
@@ -61,9 +62,18 @@ func startContainer(ctx context.Context, spec containerSpec) (*container, error)
 	if spec.entry != nil {
 		options = append(options, testcontainers.WithEntrypoint(spec.entry...))
 	}
+	if spec.port != "" {
+		options = append(options, testcontainers.WithExposedPorts(spec.port))
+	}
+	if spec.host != nil {
+		options = append(options, testcontainers.WithHostConfigModifier(spec.host))
+	}
 	c, err := testcontainers.Run(ctx, spec.image, options...)
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", spec.image, err)
+	}
+	if spec.port == "" {
+		return &container{DockerContainer: c, spec: spec}, nil
 	}
 	address, err := c.PortEndpoint(ctx, spec.port, "")
 	if err != nil {
