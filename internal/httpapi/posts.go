@@ -149,7 +149,7 @@ func (in postInput) published(met *meeting, id domain.PostID, eventID domain.Eve
 
 // write appends a post event and waits for its outcome.
 func (s *server) write(ctx context.Context, tenant tenancy.TenantHandle, w postWrite) (*postWritten, error) {
-	positions, err := s.appendPost(ctx, w)
+	positions, err := s.appendPosts(ctx, &w.met, w.before, []domain.Event{w.event})
 	if err != nil {
 		return nil, err
 	}
@@ -172,18 +172,19 @@ func (s *server) write(ctx context.Context, tenant tenancy.TenantHandle, w postW
 	return out, nil
 }
 
-// appendPost appends the text and the author's name before the event that names them: breaking off in between
-// then leaves a text that nothing names, and never a post whose text is missing.
-func (s *server) appendPost(ctx context.Context, w postWrite) ([]domain.Position, error) {
+// appendPosts appends texts and names before the events that name them, in two appends however many they are: breaking
+// off in between then leaves a text that nothing names, and never a post whose text is missing. Events of one post keep
+// their order: they go to one partition.
+func (s *server) appendPosts(ctx context.Context, met *meeting, before, posts []domain.Event) ([]domain.Position, error) {
 	ctx, cancel := s.appending(ctx)
 	defer cancel()
-	before, err := s.append(ctx, w.before)
+	positions, err := s.append(ctx, before)
 	if err != nil {
 		return nil, err
 	}
-	w.met.acknowledged()
-	positions, err := s.append(ctx, []domain.Event{w.event})
-	return append(before, positions...), err
+	met.acknowledged()
+	last, err := s.append(ctx, posts)
+	return append(positions, last...), err
 }
 
 // outcome waits until the post's event is folded and answers by what became of it.

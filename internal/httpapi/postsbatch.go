@@ -70,7 +70,7 @@ func (s *server) putPosts(ctx context.Context, in *struct{ RawBody []byte }) (*p
 		p.Rejected = rejected
 		return nil, p
 	}
-	positions, err := s.appendPosts(ctx, &batch)
+	positions, err := s.appendPosts(ctx, &batch.meeting, batch.before, batch.posts)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (s *server) putPosts(ctx context.Context, in *struct{ RawBody []byte }) (*p
 type postsBatch struct {
 	meeting meeting
 	newID   func() [16]byte
-	named   []domain.Event // texts, and names of authors: appended before the posts that name them
+	before  []domain.Event // texts, and names of authors
 	posts   []domain.Event
 }
 
@@ -96,22 +96,8 @@ func (b *postsBatch) add(item string) error {
 		return err
 	}
 	event, before := in.published(&b.meeting, id, b.newID())
-	b.named, b.posts = append(b.named, before...), append(b.posts, event)
+	b.before, b.posts = append(b.before, before...), append(b.posts, event)
 	return nil
-}
-
-// appendPosts is appendPost for a batch: one append for all texts and names, then one for all posts, so that a post
-// costs no waiting of its own. Events of one post keep their order: they go to one partition.
-func (s *server) appendPosts(ctx context.Context, b *postsBatch) ([]domain.Position, error) {
-	ctx, cancel := s.appending(ctx)
-	defer cancel()
-	before, err := s.append(ctx, b.named)
-	if err != nil {
-		return nil, err
-	}
-	b.meeting.acknowledged()
-	positions, err := s.append(ctx, b.posts)
-	return append(before, positions...), err
 }
 
 // parsePosts cuts a body into its items. An error is one of the whole body; an item is not looked into.
