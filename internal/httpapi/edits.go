@@ -40,14 +40,14 @@ func (s *server) deletePostOperation(api huma.API) huma.Operation {
 }
 
 func (s *server) patchPost(ctx context.Context, in *struct {
+	Conditions
 	ID      string `path:"id" minLength:"1" maxLength:"255"`
-	IfMatch string `header:"If-Match" doc:"An ETag: write only if this version stands, else 412."`
 	RawBody []byte
 }) (*postWritten, error) {
 	if err := domain.CheckID("id", in.ID); err != nil {
 		return nil, err
 	}
-	basedOn, err := basedOnVersion(in.IfMatch, "")
+	basedOn, err := in.basedOnStanding()
 	if err != nil {
 		return nil, err
 	}
@@ -68,13 +68,13 @@ func (s *server) patchPost(ctx context.Context, in *struct {
 }
 
 func (s *server) deletePost(ctx context.Context, in *struct {
-	ID      string `path:"id" minLength:"1" maxLength:"255"`
-	IfMatch string `header:"If-Match" doc:"An ETag: delete only if this version stands, else 412."`
+	Conditions
+	ID string `path:"id" minLength:"1" maxLength:"255"`
 }) (*postWritten, error) {
 	if err := domain.CheckID("id", in.ID); err != nil {
 		return nil, err
 	}
-	basedOn, err := basedOnVersion(in.IfMatch, "")
+	basedOn, err := in.basedOnStanding()
 	if err != nil {
 		return nil, err
 	}

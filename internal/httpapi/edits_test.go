@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -60,6 +61,40 @@ func TestEdits(t *testing.T) {
 		wantProblem(t, do(h, "GET", path, "", "Authorization", "Bearer "+otherKey), 404, "not_found")
 	}
 	wantProblem(t, do(h, "DELETE", "/v1/posts/p", "", "Authorization", "Bearer "+otherKey), 404, "not_found")
+}
+
+// A condition that cannot be read does not make its write an unconditional one.
+func TestConditionsThatCannotBeRead(t *testing.T) {
+	const ifMatch, ifNoneMatch = "If-Match", "If-None-Match"
+	for _, c := range []struct {
+		name, method, header string
+		values               []string
+	}{
+		{"empty", "PUT", ifMatch, []string{""}},
+		{"empty", "PATCH", ifMatch, []string{""}},
+		{"empty", "DELETE", ifMatch, []string{""}},
+		{"empty", "PUT", ifNoneMatch, []string{""}},
+		{"two", "PUT", ifMatch, []string{`"1"`, `"2"`}},
+		{"two in a line", "PATCH", ifMatch, []string{`"1", "2"`}},
+		{"the second empty", "DELETE", ifMatch, []string{`"1"`, ""}},
+		{"two", "PUT", ifNoneMatch, []string{"*", `"1"`}},
+		{"of PUT", "PATCH", ifNoneMatch, []string{"*"}},
+		{"of PUT", "DELETE", ifNoneMatch, []string{`"1"`}},
+	} {
+		t.Run(c.method+" "+c.header+" "+c.name, func(t *testing.T) {
+			w := newWorld()
+			h := w.api(t, Config{})
+			do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`)
+			body := map[string]string{"PUT": `{"author":"ben"}`, "PATCH": `{"body":"x"}`}[c.method]
+			r := httptest.NewRequest(c.method, "/v1/posts/p", strings.NewReader(body))
+			r.Header["Authorization"], r.Header[c.header] = []string{"Bearer " + acmeKey}, c.values
+			rec, before := httptest.NewRecorder(), len(w.log)
+			h.ServeHTTP(rec, r)
+			if p := wantProblem(t, rec, 422, "invalid"); p.Field != c.header || len(w.log) > before {
+				t.Errorf("field %q (%s), appended %v", p.Field, p.Detail, w.log[before:])
+			}
+		})
+	}
 }
 
 // A text stands in the log before the edit that names it, and a removed one has no digest.

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
@@ -62,15 +60,15 @@ func (s *server) newPostOperation(api huma.API) huma.Operation {
 }
 
 func (s *server) putPost(ctx context.Context, in *struct {
+	Conditions
 	ID          string `path:"id" minLength:"1" maxLength:"255"`
-	IfMatch     string `header:"If-Match" doc:"An ETag: write only if this version stands, else 412."`
 	IfNoneMatch string `header:"If-None-Match" doc:"*: write only if there is no such post, else 412."`
 	RawBody     []byte
 }) (*postWritten, error) {
 	if err := domain.CheckID("id", in.ID); err != nil {
 		return nil, err
 	}
-	basedOn, err := basedOnVersion(in.IfMatch, in.IfNoneMatch)
+	basedOn, err := in.basedOn()
 	if err != nil {
 		return nil, err
 	}
@@ -87,27 +85,6 @@ func (s *server) newPost(ctx context.Context, in *struct{ RawBody []byte }) (*po
 		return nil, err
 	}
 	return s.writePost(ctx, domain.PostID(uuid.UUID(s.deps.NewID()).String()), post, nil)
-}
-
-// basedOnVersion reads the version that a write is based on: nil for none, 0 for "there must be no post".
-func basedOnVersion(ifMatch, ifNoneMatch string) (*int64, error) {
-	switch {
-	case ifMatch != "" && ifNoneMatch != "":
-		return nil, domain.Invalid("If-None-Match", "cannot stand beside If-Match")
-	case ifNoneMatch == "*":
-		return new(int64), nil
-	case ifNoneMatch != "":
-		return nil, domain.Invalid("If-None-Match", "must be *")
-	case ifMatch == "":
-		return nil, nil
-	}
-	digits, opened := strings.CutPrefix(ifMatch, `"`)
-	digits, closed := strings.CutSuffix(digits, `"`)
-	version, err := strconv.ParseInt(digits, 10, 64)
-	if !opened || !closed || err != nil || version < 1 || strconv.FormatInt(version, 10) != digits {
-		return nil, domain.Invalid("If-Match", `must be one ETag of this post, e.g. "3"`)
-	}
-	return &version, nil
 }
 
 // postWrite is one event of a post, and what has to stand in the log before it.
