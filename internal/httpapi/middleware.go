@@ -90,6 +90,9 @@ func (s *server) recovered(next http.Handler, w middleware.WrapResponseWriter, r
 // singles are the query parameters that may be given once.
 var singles = []string{"limit", "cursor", "author", "audience"}
 
+// filters are those that choose: an empty one would choose everything.
+var filters = []string{"author", "audience"}
+
 // checkQuery refuses a query that would be read in part: net/http drops what it cannot read without a word.
 func checkQuery(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -101,6 +104,12 @@ func checkQuery(next http.Handler) http.Handler {
 		for _, name := range singles {
 			if len(query[name]) > 1 {
 				writeProblem(w, newProblem(domain.CodeInvalid, name, "is given more than once"))
+				return
+			}
+		}
+		for _, name := range filters {
+			if query.Has(name) && query.Get(name) == "" {
+				writeProblem(w, newProblem(domain.CodeInvalid, name, "must not be empty: leave it out"))
 				return
 			}
 		}
