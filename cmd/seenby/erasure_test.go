@@ -64,6 +64,10 @@ func TestErasure(t *testing.T) {
 	}
 	expect(first, position, 4, "", "", "cleo", "dora")
 	expect(second, position, 4, "", "", "cleo", "dora")
+	var feed struct{ Posts []postAnswer }
+	if second.must(http.StatusOK, "GET", "/v1/posts?author=ben", waitFor(position), nil, &feed); len(feed.Posts) > 0 {
+		t.Errorf("found by the author's id: %+v", feed.Posts)
+	}
 	look(first, "ben") // which erased, and the second knows ben from before
 	expect(second, look(second, "ben", "ben"), 7, "", "", "cleo", "dora")
 

@@ -241,6 +241,32 @@ func TestFeed(t *testing.T) {
 	}
 }
 
+// The posts of an erased person cannot be found by the id, which is as one that nobody ever had; they stand in the feed
+// of all, unnamed.
+func TestFeedOfAnErasedAuthor(t *testing.T) {
+	w := newWorld()
+	h := w.api(t, Config{})
+	for _, id := range []string{"a", "b"} {
+		do(h, "PUT", "/v1/posts/"+id, `{"author":"ann"}`)
+	}
+	cursor := decode[Feed](t, do(h, "GET", "/v1/posts?author=ann&limit=1", "").Body.Bytes()).NextCursor
+	token := do(h, "DELETE", "/v1/people/ann", "").Header().Get("Seenby-Position")
+	do(h, "PUT", "/v1/posts/c", `{"author":"ann"}`)
+	unknown := do(h, "GET", "/v1/posts?author=nobody", "").Body.String()
+	for _, query := range []string{"author=ann", "author=ann&audience=everyone", "author=ann&limit=1&cursor=" + cursor} {
+		if rec := do(h, "GET", "/v1/posts?"+query, "", "Seenby-Wait-For", token); rec.Code != 200 || rec.Body.String() != unknown {
+			t.Errorf("%s: %d %s", query, rec.Code, rec.Body)
+		}
+	}
+	if all := decode[Feed](t, do(h, "GET", "/v1/posts", "").Body.Bytes()); len(all.Posts) != 3 || all.Posts[0].Author != nil {
+		t.Errorf("of all: %+v", all)
+	}
+	do(h, "PUT", "/v1/posts/theirs", `{"author":"ann"}`, "Authorization", "Bearer "+otherKey)
+	if theirs := decode[Feed](t, do(h, "GET", "/v1/posts?author=ann", "", "Authorization", "Bearer "+otherKey).Body.Bytes()); len(theirs.Posts) != 1 {
+		t.Errorf("another tenant's: %+v", theirs)
+	}
+}
+
 // Counts and names of a page are asked for once, however long it is.
 func TestFeedReadsInSets(t *testing.T) {
 	w := newWorld()
