@@ -42,6 +42,7 @@ const (
 	ignoredMax      = 20                     // names of unknown fields in one answer
 	ignoredBytesMax = 64                     // of one such name
 	retryAfter      = "2"
+	goneShare       = 20 // the part of the request timeout that a look for deleted posts may take: a write can do without
 )
 
 func (c Config) withDefaults() Config {

@@ -56,6 +56,9 @@ func (s *server) patchPost(ctx context.Context, in *struct {
 		return nil, err
 	}
 	tenant := tenantOf(ctx)
+	if err := s.standing(ctx, tenant.ID, domain.PostID(in.ID)); err != nil {
+		return nil, err
+	}
 	event.PostRef = domain.PostKey{Tenant: tenant.ID, Post: domain.PostID(in.ID)}
 	event.EventID, event.BasedOnVersion = domain.EventID(s.deps.NewID()), basedOn
 	w := postWrite{conditional: basedOn != nil}
@@ -79,6 +82,9 @@ func (s *server) deletePost(ctx context.Context, in *struct {
 		return nil, err
 	}
 	tenant := tenantOf(ctx)
+	if err := s.standing(ctx, tenant.ID, domain.PostID(in.ID)); err != nil {
+		return nil, err
+	}
 	return s.write(ctx, tenant, postWrite{conditional: basedOn != nil, event: domain.PostDeleted{
 		PostRef: domain.PostKey{Tenant: tenant.ID, Post: domain.PostID(in.ID)}, EventID: domain.EventID(s.deps.NewID()), BasedOnVersion: basedOn,
 	}})

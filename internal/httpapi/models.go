@@ -21,6 +21,7 @@ type models interface {
 // reader reads within one snapshot.
 type reader interface {
 	posts(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error)
+	deleted(ctx context.Context, tenant domain.TenantID, of []domain.PostID) (map[domain.PostID]bool, error)
 	history(ctx context.Context, key domain.PostKey, after int64, limit int) ([]posts.HistoryEvent, error)
 	feed(ctx context.Context, filter posts.FeedFilter, after *posts.FeedCursor, limit int) ([]posts.FeedPost, error)
 	outcome(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error)
@@ -46,6 +47,10 @@ type storedReader struct{ q projections.Querier }
 
 func (r storedReader) posts(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]posts.View, error) {
 	return posts.Read(ctx, r.q, keys)
+}
+
+func (r storedReader) deleted(ctx context.Context, tenant domain.TenantID, of []domain.PostID) (map[domain.PostID]bool, error) {
+	return posts.Deleted(ctx, r.q, tenant, of)
 }
 
 func (r storedReader) history(ctx context.Context, key domain.PostKey, after int64, limit int) ([]posts.HistoryEvent, error) {

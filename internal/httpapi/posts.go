@@ -76,7 +76,11 @@ func (s *server) putPost(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return s.writePost(ctx, domain.PostID(in.ID), post, basedOn)
+	id := domain.PostID(in.ID)
+	if err := s.standing(ctx, tenantOf(ctx).ID, id); err != nil {
+		return nil, err
+	}
+	return s.writePost(ctx, id, post, basedOn)
 }
 
 func (s *server) newPost(ctx context.Context, in *struct{ RawBody []byte }) (*postWritten, error) {

@@ -35,7 +35,7 @@ func (s *server) postsBatchOperation(api huma.API) huma.Operation {
 	return huma.Operation{
 		OperationID: "put-posts", Method: http.MethodPost, Path: "/v1/posts:batch", Summary: "Create or replace up to 500 posts",
 		DefaultStatus: http.StatusAccepted,
-		Description:   "Each item is a PUT of that post without If-Match, with the same checks; an equal post keeps its version. 202: every accepted post stands in the log, and is read with Seenby-Wait-For. A bad item does not cost the others; 422 only if none is acceptable. The body is at most 1 MiB: with long texts, send fewer posts at a time. 503: the posts may or may not be stored, and a repeat is safe.",
+		Description:   "Each item is a PUT of that post without If-Match, with the same checks; an equal post keeps its version. 202: every accepted post stands in the log, and is read with Seenby-Wait-For. A bad item does not cost the others, nor does one whose post was deleted (code gone); 422 only if none is acceptable. The body is at most 1 MiB: with long texts, send fewer posts at a time. 503: the posts may or may not be stored, and a repeat is safe.",
 		RequestBody:   jsonBody[PostsInput](api),
 		Responses:     answers(api, map[int]any{http.StatusAccepted: PostsAccepted{}}, map[string]string{headerPosition: postWriteHeaders[headerPosition]}),
 		Errors:        []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge},
@@ -58,11 +58,23 @@ func (s *server) putPosts(ctx context.Context, in *struct{ RawBody []byte }) (*p
 	if err != nil {
 		return nil, err
 	}
+	ids := make([]domain.PostID, 0, len(items))
+	for _, item := range items {
+		if item.err == nil {
+			ids = append(ids, item.id)
+		}
+	}
+	gone := s.gone(ctx, tenant.ID, ids)
 	batch := postsBatch{meeting: meeting{known: s.people, tenant: tenant}, newID: s.deps.NewID}
 	rejected := []Rejected{}
 	for i, item := range items {
-		if err := batch.add(item); err != nil {
-			rejected = append(rejected, reject(i, err))
+		switch {
+		case item.err != nil:
+			rejected = append(rejected, reject(i, item.err))
+		case gone[item.id]:
+			rejected = append(rejected, reject(i, errItemGone))
+		default:
+			batch.add(item)
 		}
 	}
 	if len(batch.posts) == 0 {
@@ -89,19 +101,23 @@ type postsBatch struct {
 	posts   []domain.Event
 }
 
-// add checks everything before it asks for the author: a rejected post names nobody.
-func (b *postsBatch) add(item string) error {
-	id, in, err := parsePostsItem(item)
-	if err != nil {
-		return err
-	}
-	event, before := in.published(&b.meeting, id, b.newID())
+// add is for posts that are not rejected: those name nobody.
+func (b *postsBatch) add(item postsItem) {
+	event, before := item.in.published(&b.meeting, item.id, b.newID())
 	b.before, b.posts = append(b.before, before...), append(b.posts, event)
-	return nil
 }
 
-// parsePosts cuts a body into its items. An error is one of the whole body; an item is not looked into.
-func parsePosts(body string) ([]string, error) {
+var errItemGone = &domain.Error{Code: codeGone, Field: "id", Message: "is of a post that was deleted; it is never used again"}
+
+// postsItem is a post as it was sent, and what is wrong with it.
+type postsItem struct {
+	id  domain.PostID
+	in  postInput
+	err error
+}
+
+// parsePosts reads a body of posts. An error is one of the whole body; what is wrong with one post stands in it.
+func parsePosts(body string) ([]postsItem, error) {
 	c := scanner{s: body}
 	if c.kind() != '{' {
 		return nil, domain.Invalid("body", "must be a JSON object")
@@ -123,13 +139,13 @@ func parsePosts(body string) ([]string, error) {
 	case posts[0] != '[':
 		return nil, domain.Invalid("posts", "must be an array")
 	}
-	var items []string
+	var items []postsItem
 	c = scanner{s: posts}
 	for c.open(); c.more(']'); {
 		if len(items) == postsMax {
 			return nil, domain.Invalid("posts", "holds more than %d posts; send them in parts", postsMax)
 		}
-		items = append(items, c.value())
+		items = append(items, parsePostsItem(c.value()))
 	}
 	if len(items) == 0 {
 		return nil, domain.Invalid("posts", "is empty")
@@ -138,28 +154,30 @@ func parsePosts(body string) ([]string, error) {
 }
 
 // parsePostsItem reads one item as parsePost reads the body of a PUT.
-func parsePostsItem(item string) (domain.PostID, postInput, error) {
-	if item[0] != '{' {
-		return "", postInput{}, domain.Invalid("post", "must be a JSON object")
+func parsePostsItem(text string) (item postsItem) {
+	if text[0] != '{' {
+		item.err = domain.Invalid("post", "must be a JSON object")
+		return item
 	}
 	var in struct {
 		ID *string `json:"id"`
 		postFields
 	}
-	if err := json.Unmarshal([]byte(item), &in, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal([]byte(text), &in, json.RejectUnknownMembers(true)); err != nil {
 		var invalid *domain.Error
-		if err = jsonProblem(err); !errors.As(err, &invalid) {
+		if item.err = jsonProblem(err); !errors.As(item.err, &invalid) {
 			// The syntax of the whole body was checked before, its UTF-8 was not.
-			err = domain.Invalid("post", "must be UTF-8")
+			item.err = domain.Invalid("post", "must be UTF-8")
 		}
-		return "", postInput{}, err
+		return item
 	}
 	if in.ID == nil {
-		return "", postInput{}, domain.Invalid("id", "is required")
+		item.err = domain.Invalid("id", "is required")
+		return item
 	}
-	if err := domain.CheckID("id", *in.ID); err != nil {
-		return "", postInput{}, err
+	if item.err = domain.CheckID("id", *in.ID); item.err == nil {
+		item.id = domain.PostID(*in.ID)
+		item.in, item.err = in.check()
 	}
-	post, err := in.check()
-	return domain.PostID(*in.ID), post, err
+	return item
 }

@@ -78,6 +78,33 @@ func TestPostsBatchIsWaitedFor(t *testing.T) {
 	}
 }
 
+// A post that is known to be deleted is rejected: the core would not learn it otherwise.
+func TestPostsBatchWithDeletedPosts(t *testing.T) {
+	w := newWorld()
+	h := w.api(t, Config{})
+	do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`)
+	do(h, "DELETE", "/v1/posts/p", "")
+	do(h, "PUT", "/v1/posts/q", `{"author":"ann"}`, "Authorization", "Bearer "+otherKey)
+	do(h, "DELETE", "/v1/posts/q", "", "Authorization", "Bearer "+otherKey)
+	w.log = nil
+	const item = `{"id":"p","author":"ben","body":"secret"}`
+	gone := []Rejected{{Index: 0, Code: "gone", Message: "id: is of a post that was deleted; it is never used again"}}
+	p := wantProblem(t, do(h, "POST", "/v1/posts:batch", `{"posts":[`+item+`]}`), 422, "invalid")
+	if diff := cmp.Diff(gone, p.Rejected); diff != "" || len(w.log) > 0 {
+		t.Errorf("appended %v, %s", w.log, diff)
+	}
+	got := decode[PostsAccepted](t, do(h, "POST", "/v1/posts:batch", `{"posts":[`+item+`,7,{"id":"q","author":"cid"}]}`).Body.Bytes())
+	want := PostsAccepted{Accepted: 1, Rejected: append(gone, Rejected{Index: 1, Code: "invalid", Message: "post: must be a JSON object"})}
+	if diff := cmp.Diff(want, got); diff != "" || len(w.log) != 2 { // cid's name and q
+		t.Errorf("appended %v, %s", w.log, diff)
+	}
+	// While the read models are away the log decides.
+	w.modelsErr = domain.Errorf(domain.CodeUnavailable, "PostgreSQL is away")
+	if got := decode[PostsAccepted](t, do(h, "POST", "/v1/posts:batch", `{"posts":[`+item+`]}`).Body.Bytes()); got.Accepted != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestRejectedPosts(t *testing.T) {
 	long := strings.Repeat("a", 256)
 	for _, c := range []struct{ item, message string }{
@@ -243,14 +270,13 @@ func FuzzPostsBatch(f *testing.F) {
 			t.Errorf("%d items, encoding/json reads %d", len(items), len(plain.Posts))
 		}
 		for _, item := range items {
-			id, in, err := parsePostsItem(item)
 			switch {
-			case err != nil:
-				if domain.CodeOf(err) != domain.CodeInvalid {
-					t.Errorf("%s: an internal error: %v", item, err)
+			case item.err != nil:
+				if domain.CodeOf(item.err) != domain.CodeInvalid {
+					t.Errorf("%s: an internal error: %v", raw, item.err)
 				}
-			case domain.CheckID("id", string(id)) != nil || domain.CheckID("author", in.author) != nil || checkBody(in.body) != nil:
-				t.Errorf("accepted %s", item)
+			case domain.CheckID("id", string(item.id)) != nil || domain.CheckID("author", item.in.author) != nil || checkBody(item.in.body) != nil:
+				t.Errorf("of %s accepted %+v", raw, item)
 			}
 		}
 	})

@@ -259,6 +259,16 @@ func (r worldReader) posts(_ context.Context, keys []domain.PostKey) (map[domain
 	return out, nil
 }
 
+func (r worldReader) deleted(_ context.Context, tenant domain.TenantID, of []domain.PostID) (map[domain.PostID]bool, error) {
+	out := map[domain.PostID]bool{}
+	for _, id := range of {
+		if v := r.w.state[domain.PostKey{Tenant: tenant, Post: id}]; v != nil && v.Deleted && !r.w.held[projectionPosts] {
+			out[id] = true
+		}
+	}
+	return out, nil
+}
+
 func (r worldReader) outcome(_ context.Context, _ domain.PostKey, id domain.EventID) (domain.Outcome, bool, error) {
 	o, ok := r.w.outcomes[id]
 	return o, ok && !r.w.forgetful, nil

@@ -200,4 +200,9 @@ func TestHistoryAndErasable(t *testing.T) {
 	if err := w.d.Pool.QueryRow(ctx, "SELECT count(*) FROM post_bodies WHERE body <> ''").Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d texts are left in the read model (%v)", left, err)
 	}
+	for tenant, want := range map[domain.TenantID]string{"demo": "map[p:true]", "acme": "map[]"} {
+		if got, err := posts.Deleted(ctx, w.d.Pool, tenant, []domain.PostID{"p", "q", "never", "p"}); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("deleted of %s: %v (%v)", tenant, got, err)
+		}
+	}
 }

@@ -81,6 +81,32 @@ func Read(ctx context.Context, q projections.Querier, keys []domain.PostKey) (ma
 	return views, nil
 }
 
+var deletedSQL = projections.SQL("posts.deleted", `
+SELECT p.post
+FROM posts p
+WHERE p.tenant = @tenant AND p.post = ANY(@posts::text[]) AND p.deleted`)
+
+// Deleted gives those of a tenant's posts that were deleted, which is for good.
+func Deleted(ctx context.Context, q projections.Querier, tenant domain.TenantID, of []domain.PostID) (map[domain.PostID]bool, error) {
+	ids := make([]string, len(of))
+	for i := range of {
+		ids[i] = string(of[i])
+	}
+	rows, err := q.Query(ctx, deletedSQL, pgx.NamedArgs{"tenant": string(tenant), "posts": ids})
+	if err != nil {
+		return nil, fmt.Errorf("read deleted posts: %w", err)
+	}
+	deleted := map[domain.PostID]bool{}
+	var id string
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+		deleted[domain.PostID(id)] = true
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read deleted posts: %w", err)
+	}
+	return deleted, nil
+}
+
 var outcomeSQL = projections.SQL("posts.outcome", `
 SELECT e.outcome, e.version
 FROM post_events e
