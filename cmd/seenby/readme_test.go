@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"seenby/domain"
 	"seenby/internal/config"
 )
 
@@ -46,6 +47,21 @@ func shellBlocks(text string) (blocks []string) {
 		}
 		block, rest, _ := strings.Cut(rest, "```\n")
 		blocks, text = append(blocks, block), rest
+	}
+}
+
+// TestReadmeVerdicts: whoever finds a verdict finds it explained.
+func TestReadmeVerdicts(t *testing.T) {
+	text, err := os.ReadFile(readmePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| Verdict | Why |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for _, reason := range append(domain.Reasons, reasonCounted) {
+		if !strings.Contains(table, "`"+string(reason)+"`") {
+			t.Errorf("README.md does not say why a view is %s", reason)
+		}
 	}
 }
 
