@@ -11,24 +11,33 @@ import (
 	"seenby/projections/posts"
 )
 
-// answers are what the look-ups of a batch gave.
+// question is a view that has no answer yet.
+type question struct {
+	view   *domain.ViewReported
+	answer *domain.PostAnswer // where it goes
+}
+
+// answers are what was found for a batch: in the caches, or by the look-ups.
 type answers struct {
 	posts   map[domain.PostKey]answer
 	members map[posts.Member]membership
 }
 
-// answer is of a post.
+func newAnswers() answers {
+	return answers{posts: map[domain.PostKey]answer{}, members: map[posts.Member]membership{}}
+}
+
+// answer is of a post. The caches give the post alone.
 type answer struct {
 	post   domain.PostAnswer
-	at     posts.Positions // of the statement that gave it; nil: from the cache
+	at     posts.Positions // of the statement that gave it
 	end    domain.Position // of the post's partition, asked after the poll; only where a view waits for it
 	parked bool
 }
 
-// membership is of a viewer in the named audience of a post.
+// membership is of a viewer in the named audience of a post, and of the statement that gave the post.
 type membership struct {
 	is     bool
-	at     posts.Positions // of the statement that gave it, which is one that gave the post, too; nil: from the cache
 	end    domain.Position // of the member's partition, as above
 	parked bool
 }
@@ -50,10 +59,10 @@ func inQuestion(view *domain.ViewReported, post domain.PostAnswer) (m posts.Memb
 	return posts.Member{Tenant: view.Viewer.Tenant, Audience: name, Person: view.Viewer.Person}, true
 }
 
-// of is the answer for one view, with its finality.
+// of is the answer for one view, with its finality: what the last look-up gave, which must have asked about the view.
 func (as answers) of(view *domain.ViewReported) domain.PostAnswer {
 	a := as.posts[postKey(view)]
-	post, waits, passed := a.post, []domain.Position{a.end}, a.at.Passed
+	post, waits := a.post, []domain.Position{a.end}
 	post.DeadLetters = a.parked
 	m, asks := inQuestion(view, post)
 	if asks {
@@ -61,8 +70,6 @@ func (as answers) of(view *domain.ViewReported) domain.PostAnswer {
 		post.Member = ms.is
 		post.DeadLetters = post.DeadLetters || ms.parked
 		waits = append(waits, ms.end)
-		// The post's answer may be of a later statement than the member's, never the other way round.
-		passed = ms.at.Passed
 	}
 	if again := view.Readmitted; again != nil {
 		// It has waited for these. What its post turned out to ask besides, it has not waited for yet.
@@ -80,7 +87,7 @@ func (as answers) of(view *domain.ViewReported) domain.PostAnswer {
 	}
 	// Parked events may hold what the view needs: they are redriven or discarded first.
 	post.WaitsFor = waits
-	post.Final = !post.DeadLetters && !slices.ContainsFunc(waits, func(p domain.Position) bool { return !passed(p) })
+	post.Final = !post.DeadLetters && !slices.ContainsFunc(waits, func(p domain.Position) bool { return !a.at.Passed(p) })
 	return post
 }
 
@@ -89,70 +96,80 @@ func positive(view *domain.ViewReported, post domain.PostAnswer) bool {
 	return post.Known && (post.Deleted || post.Audience == domain.AudienceEveryone || post.Member || own(view, post))
 }
 
-// answer looks up the posts of a batch, and who may see them. It comes back only with answers: a look-up that
-// fails pauses the partition and is tried again.
-func (s *session) answer(ctx context.Context, b *batch) (answers, error) {
-	var out answers
-	err := s.w.insist(ctx, "look up posts", func() (err error) {
-		out, err = s.tryAnswer(ctx, b)
+// answer looks up the posts of a batch, and who may see them: one answer per view. It comes back only with answers: a
+// look-up that fails pauses the partition and is tried again.
+func (s *session) answer(ctx context.Context, b *batch) (said []domain.PostAnswer, err error) {
+	err = s.w.insist(ctx, "look up posts", func() (err error) {
+		said, err = s.tryAnswer(ctx, b)
 		return err
 	})
-	return out, err
+	return said, err
 }
 
-func (s *session) tryAnswer(ctx context.Context, b *batch) (answers, error) {
-	out := answers{posts: map[domain.PostKey]answer{}, members: map[posts.Member]membership{}}
-	var open []*domain.ViewReported
+// tryAnswer gives each view the answer of the look-up that was the last to ask about it. A later one, for other viewers
+// of its post, may find the post with another audience, and has not asked whether this viewer is in that.
+func (s *session) tryAnswer(ctx context.Context, b *batch) ([]domain.PostAnswer, error) {
+	said, cached := make([]domain.PostAnswer, len(b.views)), newAnswers()
+	var open []question
 	for i := range b.views {
-		if v := &b.views[i]; v.Malformed == "" && !s.w.g.known(&v.View, out) {
-			open = append(open, &v.View)
+		v := &b.views[i]
+		if v.Malformed != "" {
+			continue
+		}
+		var ok bool
+		if said[i], ok = s.w.g.known(&v.View, cached); !ok {
+			open = append(open, question{&v.View, &said[i]})
 		}
 	}
 	if len(open) == 0 {
-		return out, nil
+		return said, nil
 	}
-	if err := s.lookup(ctx, questions(open), out); err != nil {
-		return out, err
+	out := newAnswers()
+	if err := s.lookup(ctx, asking(open), out); err != nil {
+		return nil, err
 	}
-	open = slices.DeleteFunc(open, func(v *domain.ViewReported) bool { return positive(v, out.of(v)) })
-	if len(open) == 0 {
-		return out, nil
-	}
-	if err := s.ends(ctx, open, out); err != nil {
-		return out, err
-	}
-	return out, s.await(ctx, open, out)
+	open = out.settle(open, positive)
+	return said, s.await(ctx, open, out)
 }
 
-// known tells whether the view has a positive answer; what the caches hold is put in out.
-func (g *Gate) known(v *domain.ViewReported, out answers) bool {
+// settle answers the questions for which done is true, and gives the others.
+func (as answers) settle(open []question, done func(*domain.ViewReported, domain.PostAnswer) bool) []question {
+	return slices.DeleteFunc(open, func(q question) bool {
+		*q.answer = as.of(q.view)
+		return done(q.view, *q.answer)
+	})
+}
+
+// known gives the view's answer where it is positive; what the caches hold is put in cached.
+func (g *Gate) known(v *domain.ViewReported, cached answers) (post domain.PostAnswer, ok bool) {
 	key := postKey(v)
-	a, ok := out.posts[key]
+	a, ok := cached.posts[key]
 	if !ok {
 		if a.post, ok = g.cache.GetIfPresent(key); !ok {
-			return false
+			return domain.PostAnswer{}, false
 		}
-		out.posts[key] = a
+		cached.posts[key] = a
 	}
-	post := a.post
+	post = a.post
 	if m, asks := inQuestion(v, post); asks {
-		ms, ok := out.members[m]
+		ms, ok := cached.members[m]
 		if !ok {
 			if _, ms.is = g.members.GetIfPresent(m); ms.is {
-				out.members[m] = ms
+				cached.members[m] = ms
 			}
 		}
 		post.Member = ms.is
 	}
-	return positive(v, post)
+	return post, positive(v, post)
 }
 
-// questions are the posts of the views, each once, with their viewers.
-func questions(views []*domain.ViewReported) []posts.Asked {
+// asking are the posts of the questions, each once, with their viewers.
+func asking(open []question) []posts.Asked {
 	at := map[domain.PostKey]int{}
 	seen := map[domain.PostKey]map[domain.PersonKey]bool{}
 	var ask []posts.Asked
-	for _, v := range views {
+	for _, q := range open {
+		v := q.view
 		key := postKey(v)
 		i, ok := at[key]
 		if !ok {
@@ -189,7 +206,7 @@ func (s *session) lookup(ctx context.Context, ask []posts.Asked, out answers) er
 		}
 		for _, viewer := range asked.Viewers {
 			m := posts.Member{Tenant: asked.Post.Tenant, Audience: name, Person: viewer}
-			out.members[m] = membership{is: res.Members[m], at: res.Positions, end: out.members[m].end, parked: res.ParkedMembers[m]}
+			out.members[m] = membership{is: res.Members[m], end: out.members[m].end, parked: res.ParkedMembers[m]}
 			if res.Members[m] {
 				g.members.Set(m, struct{}{})
 			}
@@ -198,9 +215,9 @@ func (s *session) lookup(ctx context.Context, ask []posts.Asked, out answers) er
 	return nil
 }
 
-// ends asks how far the log goes where views have no positive answer. It is asked after the poll, so that what was
-// acknowledged before a view was reported lies below it.
-func (s *session) ends(ctx context.Context, open []*domain.ViewReported, out answers) error {
+// ends asks how far the log goes where views have no positive answer, if it was not asked yet. It is asked after the
+// poll, so that what was acknowledged before a view was reported lies below it.
+func (s *session) ends(ctx context.Context, open []question, out answers) error {
 	asked := map[domain.Topic][]domain.Position{}
 	end := func(topic domain.Topic, key []byte) (domain.Position, error) {
 		all, ok := asked[topic]
@@ -216,34 +233,45 @@ func (s *session) ends(ctx context.Context, open []*domain.ViewReported, out ans
 		}
 		return all[eventlog.PartitionOf(key, int32(len(all)))], nil //nolint:gosec // a partition count
 	}
-	for _, v := range open {
-		key := postKey(v)
+	for _, q := range open {
+		key := postKey(q.view)
 		a := out.posts[key]
-		var err error
-		if a.end, err = end(domain.TopicPosts, key.Key()); err != nil {
-			return err
-		}
-		out.posts[key] = a
-		if m, asks := inQuestion(v, a.post); asks {
-			ms := out.members[m]
-			if ms.end, err = end(domain.TopicAudiences, m.Key()); err != nil {
+		if a.end == (domain.Position{}) {
+			var err error
+			if a.end, err = end(domain.TopicPosts, key.Key()); err != nil {
 				return err
 			}
-			out.members[m] = ms
+			out.posts[key] = a
+		}
+		if m, asks := inQuestion(q.view, a.post); asks {
+			ms := out.members[m]
+			if ms.end == (domain.Position{}) {
+				var err error
+				if ms.end, err = end(domain.TopicAudiences, m.Key()); err != nil {
+					return err
+				}
+				out.members[m] = ms
+			}
 		}
 	}
 	return nil
 }
 
-// await looks the negatives up again until all are final, or the batch has waited long enough.
-func (s *session) await(ctx context.Context, open []*domain.ViewReported, out answers) error {
+// await looks the negatives up again until all are final, or the batch has waited long enough. Each look-up may find
+// the post, and with it a membership that nobody has asked about, so the ends are asked after each.
+func (s *session) await(ctx context.Context, open []question, out answers) error {
 	g := s.w.g
 	tick := time.NewTicker(negativeStep)
 	defer tick.Stop()
 	limit := time.NewTimer(g.cfg.NegativeWait)
 	defer limit.Stop()
-	for {
-		open = slices.DeleteFunc(open, func(v *domain.ViewReported) bool { return !out.worthWaiting(v, &g.stalls) })
+	for len(open) > 0 {
+		if err := s.ends(ctx, open, out); err != nil {
+			return err
+		}
+		open = out.settle(open, func(v *domain.ViewReported, post domain.PostAnswer) bool {
+			return !out.worthWaiting(v, post, &g.stalls)
+		})
 		if len(open) == 0 {
 			return nil
 		}
@@ -251,22 +279,22 @@ func (s *session) await(ctx context.Context, open []*domain.ViewReported, out an
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-limit.C:
-			for _, v := range open {
-				g.stalls.timedOut(out.pending(v))
+			for _, q := range open {
+				g.stalls.timedOut(out.pending(q.view))
 			}
 			return nil
 		case <-tick.C:
 		}
-		if err := s.lookup(ctx, questions(open), out); err != nil {
+		if err := s.lookup(ctx, asking(open), out); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // worthWaiting tells whether waiting a little may change the answer. A readmitted view has waited already, and
 // parked events are not waited out.
-func (as answers) worthWaiting(v *domain.ViewReported, st *stalls) bool {
-	post := as.of(v)
+func (as answers) worthWaiting(v *domain.ViewReported, post domain.PostAnswer, st *stalls) bool {
 	return !positive(v, post) && !post.Final && !post.DeadLetters && v.Readmitted == nil && st.worthWaiting(as.pending(v))
 }
 
@@ -274,14 +302,14 @@ func (as answers) worthWaiting(v *domain.ViewReported, st *stalls) bool {
 func (as answers) pending(v *domain.ViewReported) []progress {
 	a := as.posts[postKey(v)]
 	var out []progress
-	add := func(at posts.Positions, end domain.Position) {
-		if !at.Passed(end) {
-			out = append(out, progress{at[end.Topic][end.Partition], end})
+	add := func(end domain.Position) {
+		if !a.at.Passed(end) {
+			out = append(out, progress{a.at[end.Topic][end.Partition], end})
 		}
 	}
-	add(a.at, a.end)
+	add(a.end)
 	if m, asks := inQuestion(v, a.post); asks {
-		add(as.members[m].at, as.members[m].end)
+		add(as.members[m].end)
 	}
 	return out
 }

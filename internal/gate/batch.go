@@ -43,7 +43,7 @@ func (s *session) step(ctx context.Context) error {
 		if v.Malformed == "" {
 			limits = b.limits[v.View.Viewer.Tenant]
 		}
-		verdict := overlay.Judge(v, answers.of(&v.View), limits)
+		verdict := overlay.Judge(v, answers[i], limits)
 		verdicts[i] = judged{verdict, overlay.Now(), records[i].Key}
 	}
 	if err := s.commit(ctx, verdicts); err != nil {

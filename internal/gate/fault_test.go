@@ -97,7 +97,7 @@ func (s *session) half(t *testing.T) {
 	overlay := s.memory.Begin()
 	check(t, s.client.BeginTransaction())
 	for i, v := range b.views {
-		r, err := s.w.g.cfg.Kafka.NewRecord(overlay.Judge(v, answers.of(&v.View), b.limits[tenant]), 0, overlay.Now())
+		r, err := s.w.g.cfg.Kafka.NewRecord(overlay.Judge(v, answers[i], b.limits[tenant]), 0, overlay.Now())
 		check(t, err)
 		r.Key = records[i].Key
 		s.client.Produce(t.Context(), r, func(_ *kgo.Record, err error) {
