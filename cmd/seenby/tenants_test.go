@@ -315,7 +315,16 @@ func TestSecretRotation(t *testing.T) {
 	if len(viewers.Viewers) != 1 || viewers.Viewers[0].Viewer != "ben" || viewers.Viewers[0].Views != 3 {
 		t.Errorf("viewers: %+v", viewers)
 	}
+	// A tenant that is made now is served by restarted apis only, and its views are judged by the gate that was not restarted.
 	rotated.command("tenants", "create", "shop")
+	shop := p.as(strings.TrimSpace(rotated.command("keys", "create", "shop")))
+	followed(t, "the key of a tenant made after the rotation", shop.key, http.StatusOK, p)
+	if a, err := shop.do("PUT", "/v1/posts/hello", nil, map[string]any{"author": "anna"}); err != nil || a.status/100 != 2 {
+		t.Fatalf("its post: %d %s %v", a.status, a.body, err)
+	}
+	if shop.must(http.StatusOK, "GET", "/v1/posts/hello", waitFor(view(shop)), nil, &got); got.Impressions != 1 {
+		t.Errorf("a tenant made after the rotation: %+v", got)
+	}
 }
 
 // TestTenantCommandsBadInput: one clear answer each, and nothing stands that did not before.

@@ -38,11 +38,11 @@ func (r *Registry) Limits(id domain.TenantID) (domain.Limits, bool) {
 	return domain.Limits{}, false
 }
 
-// Key is the tenant's own key; false for an unknown or closed tenant.
+// Key is the tenant's own key; false for an unknown or closed tenant, and where this process has another secret.
 func (r *Registry) Key(id domain.TenantID) (domain.TenantKey, bool) {
 	if s := r.now.Load(); s != nil {
-		t, ok := s.tenants[id]
-		return t.key, ok
+		t := s.tenants[id]
+		return t.key, t.opened
 	}
 	return domain.TenantKey{}, false
 }

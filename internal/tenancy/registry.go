@@ -50,8 +50,10 @@ type snapshot struct {
 	fingerprint string
 }
 
+// tenantState is of an open tenant. Without its key nobody can be served, but its views can be judged.
 type tenantState struct {
 	key    domain.TenantKey
+	opened bool // key is known
 	limits domain.Limits
 }
 
@@ -143,7 +145,8 @@ func (r *Registry) follow(ctx context.Context) (caughtUp bool, err error) {
 }
 
 // publish makes the fold what the registry answers from. At the start a tenant key that does not open refuses to
-// start; later it is that tenant alone that is lost, and the others go on.
+// start; later it is that tenant alone that is not served here, and the others go on. Its limits are known even so: after
+// a rotation a gate that was not restarted yet meets views of tenants that were created since, which others took.
 func (r *Registry) publish(in *domain.Installation, starting bool) error {
 	if err := r.secret.check(in.Fingerprint); err != nil {
 		if starting {
@@ -173,12 +176,11 @@ func (r *Registry) publish(in *domain.Installation, starting bool) error {
 				return err
 			}
 			r.log.Error("a tenant cannot be served", "tenant", id, "err", err)
-			continue
 		}
-		s.tenants[id] = tenantState{key: key, limits: t.Limits}
+		s.tenants[id] = tenantState{key: key, opened: err == nil, limits: t.Limits}
 	}
 	for hash, ref := range in.KeysByHash {
-		if t, ok := s.tenants[ref.Tenant]; ok {
+		if t := s.tenants[ref.Tenant]; t.opened {
 			s.byHash[hash] = TenantHandle{ID: ref.Tenant, Key: t.key, KeyID: ref.KeyID}
 		}
 	}

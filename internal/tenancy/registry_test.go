@@ -246,7 +246,8 @@ func TestRegistryGoesOnWithoutKafka(t *testing.T) {
 	})
 }
 
-// A rotation under a running process: known tenants go on, new ones wait for the restart.
+// A rotation under a running process: known tenants go on, new ones wait for the restart, but not with their views: a gate
+// that does not know a tenant's limits refuses them for good.
 func TestSecretRotatedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
@@ -261,9 +262,22 @@ func TestSecretRotatedMeanwhile(t *testing.T) {
 		if key, ok := r.Key("acme"); !ok || key != before {
 			t.Error("a known tenant was lost")
 		}
-		f.log.add(domain.TenantCreated{Tenant: "fresh", WrappedKey: again})
+		plain, issued, err := NewKey(random(9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		issued.Tenant = "fresh"
+		limits := domain.DefaultLimits()
+		limits.Revision = 2
+		f.log.add(domain.TenantCreated{Tenant: "fresh", WrappedKey: again}, domain.LimitsSet{Tenant: "fresh", Limits: limits}, issued)
 		if _, ok := r.Key("fresh"); ok {
 			t.Error("a key that does not open")
+		}
+		if l, ok := r.Limits("fresh"); !ok || l != limits || len(r.Tenants()) != 2 {
+			t.Errorf("limits of a tenant that is not served here: %+v, %v", l, ok)
+		}
+		if _, err := r.Authenticate(plain); domain.CodeOf(err) != domain.CodeUnauthorized {
+			t.Errorf("its API key: %v", err)
 		}
 	})
 }
