@@ -3,9 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"io"
 	"strings"
 	"testing"
+	"time"
+
+	"seenby/domain"
+	"seenby/internal/config"
 )
 
 // TestCommandsBadInput: each mistake gets one clear answer, and nothing is changed by it.
@@ -70,6 +75,35 @@ func TestCommandsBadInput(t *testing.T) {
 	}
 	if out := in.command("topics", "plan", "--allow-undurable", "--partitions", "12"); strings.Contains(out, "create") || !strings.Contains(out, "ok") {
 		t.Errorf("after all that, the plan is\n%s", out)
+	}
+}
+
+// during does something once, while a command is being decided.
+type during struct{ do func() }
+
+func (d *during) Read(b []byte) (int, error) {
+	if do := d.do; do != nil {
+		d.do = nil
+		do()
+	}
+	return rand.Read(b)
+}
+
+// A command that was overtaken by another has created nothing, and does not say that it is there.
+func TestCreateIfMissingOvertaken(t *testing.T) {
+	in, _ := install(t)
+	var out bytes.Buffer
+	env := &environment{ctx: t.Context(), environ: in.environ, stdout: &out, stderr: &out, flags: config.NewFlags(), now: time.Now}
+	env.rand = &during{func() { in.command("tenants", "create", "other") }}
+	c := tenantsCreateCommand{Tenant: "shop", IfMissing: true}
+	if err := c.Run(env); domain.CodeOf(err) != domain.CodeConflict || out.Len() > 0 {
+		t.Errorf("overtaken: %v %q", err, out.String())
+	}
+	for _, want := range []string{"tenant shop is created\n", "tenant shop is there\n"} {
+		out.Reset()
+		if err := c.Run(env); err != nil || out.String() != want {
+			t.Errorf("again: %v %q, want %q", err, out.String(), want)
+		}
 	}
 }
 

@@ -39,18 +39,24 @@ func (c tenantsCreateCommand) Run(env *environment) error {
 	if err != nil {
 		return err
 	}
+	there := false
 	err = log.ChangeTenants(env.ctx, func(in *domain.Installation) ([]domain.Event, error) {
 		if t := in.Tenants[domain.TenantID(c.Tenant)]; c.IfMissing && t != nil && t.Closed {
 			return nil, domain.Errorf(domain.CodeNotFound, "tenant %s is closed; ids are never used again", c.Tenant)
 		}
-		return tenancy.CreateTenant(in, env.rand, env.now(), secret, domain.TenantID(c.Tenant), c.Name)
+		events, err := tenancy.CreateTenant(in, env.rand, env.now(), secret, domain.TenantID(c.Tenant), c.Name)
+		if c.IfMissing && domain.CodeOf(err) == domain.CodeConflict {
+			there = true // said here: a command that was overtaken is a conflict, too, and has created nothing
+			return nil, nil
+		}
+		return events, err
 	})
-	if c.IfMissing && domain.CodeOf(err) == domain.CodeConflict {
-		env.printf("tenant %s is there\n", c.Tenant)
-		return nil
-	}
 	if err != nil {
 		return err
+	}
+	if there {
+		env.printf("tenant %s is there\n", c.Tenant)
+		return nil
 	}
 	env.printf("tenant %s is created\n", c.Tenant)
 	return nil
