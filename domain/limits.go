@@ -75,8 +75,8 @@ func (l Limits) Validate() error {
 		return Invalid("stale", "must be over 0")
 	case l.Future < 0:
 		return Invalid("future", "must not be negative")
-	case l.Stale+l.Future > l.DuplicateWindow:
-		return Invalid("stale", "stale + future (%v) must not exceed duplicate_window (%v): an id that is forgotten must be stale", l.Stale+l.Future, l.DuplicateWindow)
+	case l.Stale > l.DuplicateWindow || l.Future > l.DuplicateWindow-l.Stale: // the sum may be too large for a duration
+		return Invalid("stale", "stale + future (%v + %v) must not exceed duplicate_window (%v): an id that is forgotten must be stale", l.Stale, l.Future, l.DuplicateWindow)
 	case l.Quota.ViewsPerMinute < 1 || l.Quota.ViewsPerMinute > quotaPerMinuteMax:
 		return Invalid("quota_views_per_minute", "must be 1 to %d", quotaPerMinuteMax)
 	case l.Quota.BurstViews < 1 || l.Quota.BurstViews > quotaBurstMax:
