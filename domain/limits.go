@@ -44,8 +44,11 @@ func DefaultLimits() Limits {
 }
 
 // Bounds of every limit. The longest window stays well under 2^32 ms, so that the gate's memory can keep a
-// time in 32 bits; the others keep products of them inside an int64 of microseconds.
+// time in 32 bits; the others keep products of them inside an int64 of microseconds. An undecided view is appended again
+// within an hour of the last look for a count of its id (DESIGN §2.4), and the memory must not have forgotten by then one
+// that came in between.
 const (
+	windowLeast       = time.Hour
 	WindowMax         = 24 * 24 * time.Hour
 	quotaPerMinuteMax = 60_000_000 // one view a microsecond
 	quotaBurstMax     = 10_000_000
@@ -69,8 +72,8 @@ func (l Limits) Window() time.Duration {
 // Validate reports the first contradiction as a CodeInvalid error that names the limit.
 func (l Limits) Validate() error {
 	switch {
-	case l.DuplicateWindow <= 0 || l.DuplicateWindow > WindowMax:
-		return Invalid("duplicate_window", "must be over 0 and at most %v", WindowMax)
+	case l.DuplicateWindow < windowLeast || l.DuplicateWindow > WindowMax:
+		return Invalid("duplicate_window", "must be %v to %v", windowLeast, WindowMax)
 	case l.Stale <= 0:
 		return Invalid("stale", "must be over 0")
 	case l.Future < 0:

@@ -74,6 +74,7 @@ func TestSetLimits(t *testing.T) {
 		{"a number that is too large", "acme", []Limit{{"post_cap_views", "10001"}}, domain.CodeInvalid, "post_cap_views"},
 		{"no choice", "acme", []Limit{{"own_views", "true"}}, domain.CodeInvalid, "own_views"},
 		{"stale + future over the window", "acme", []Limit{{"stale", "47h"}, {"future", "2h"}}, domain.CodeInvalid, "stale"},
+		{"a window under an hour", "acme", []Limit{{"duplicate_window", "59m"}, {"stale", "30m"}, {"post_cap_window", "30m"}}, domain.CodeInvalid, "duplicate_window"},
 		{"a sum that is too large for a duration", "acme", []Limit{{"stale", "2562047h"}, {"future", "2562047h"}}, domain.CodeInvalid, "stale"},
 		{"a quota that refills too slowly", "acme", []Limit{{"quota_views_per_minute", "1"}, {"quota_burst_views", "9999"}}, domain.CodeInvalid, "quota_burst_views"},
 		{"an unknown tenant", "none", all, domain.CodeNotFound, ""},
