@@ -129,11 +129,12 @@ func Remainders() []Remainder {
 	)
 	return []Remainder{
 		{"topics posts, audiences, views, verdicts", "what happened, under the app's ids of posts and audiences. People stand there as person keys only: without the tenant's key nobody can compute or trace them", forEver},
+		{"topic people and its read model", "the marks of people who were erased: a person key and a time", forEver},
 		{"topics people, bodies", "names and texts, each with a tombstone behind it", compaction},
 		{"topic tenants", "the sealed key of the tenant and the labels of its API keys, each with its replacement behind it", compaction},
 		{"topic tenants", "the id, which is never used again, the time of closing, the limits, and the ids of API keys", forEver},
 		{"read models posts, impressions, uniqueviews", "posts without texts, counts, and viewers and members as person keys; no API key reads them any more", "their rows are deleted from the database by hand"},
-		{"read model people and the texts of posts", "nothing, as soon as the projectors have read the tombstones", "seconds"},
+		{"names and texts in the read models", "nothing, as soon as the projectors have read the tombstones", "seconds"},
 		{"backups of Kafka and PostgreSQL", "all of it, as it was", "they are deleted"},
 	}
 }

@@ -116,6 +116,19 @@ func TestCloseTenant(t *testing.T) {
 	}
 }
 
+// What remains is said of every topic that holds anything of a tenant, and of the marks that closing leaves.
+func TestRemainders(t *testing.T) {
+	var said strings.Builder
+	for _, r := range Remainders() {
+		said.WriteString(r.Where + ": " + r.What + "\n")
+	}
+	for _, want := range []string{"posts", "audiences", "views", "verdicts", "people", "bodies", "tenants", "marks of people who were erased"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("nothing of %s in\n%s", want, said.String())
+		}
+	}
+}
+
 func TestRevokeKey(t *testing.T) {
 	in, key := acme(t)
 	want := domain.KeyRevoked{Tenant: "acme", KeyID: key.KeyID, Prefix: key.Prefix, RevokedAt: now}
