@@ -11,7 +11,7 @@ const forgetBatchMax = 1000
 
 // ForgetTenant appends a tombstone for every name and every text of a tenant that stand on people and bodies now,
 // and says how many they were. It reads both topics from their starts, and may be repeated: tombstones ask for
-// nothing. Marks of erased people stay.
+// nothing. It goes by keys alone, so that a record that nobody can read leaves, too. Marks of erased people stay.
 func (l *Log) ForgetTenant(ctx context.Context, tenant domain.TenantID) (names, texts int, err error) {
 	if names, err = l.forget(ctx, domain.TopicPeople, tenant); err != nil {
 		return names, 0, err
@@ -44,15 +44,11 @@ func (l *Log) forget(ctx context.Context, topic domain.Topic, tenant domain.Tena
 		}
 		var tombstones []domain.Event
 		for _, r := range b.Records {
-			switch e := r.Event.(type) {
-			case domain.PersonNamed:
-				if e.Ref.Tenant == tenant {
-					tombstones = append(tombstones, domain.PersonForgotten{Ref: e.Ref})
-				}
-			case domain.PostBodyWritten:
-				if e.PostRef.Tenant == tenant {
-					tombstones = append(tombstones, domain.PostBodyErased{PostRef: e.PostRef, EventID: e.EventID})
-				}
+			if of, _, _ := domain.SplitTenant(r.Key); of != tenant {
+				continue
+			}
+			if e := tombstoneOf(topic, r); e != nil {
+				tombstones = append(tombstones, e)
 			}
 		}
 		if _, err := l.Append(ctx, tombstones...); err != nil {
@@ -61,4 +57,22 @@ func (l *Log) forget(ctx context.Context, topic domain.Topic, tenant domain.Tena
 		n += len(tombstones)
 	}
 	return n, nil
+}
+
+// tombstoneOf is what takes a record of people or bodies away; nil for a tombstone and for a mark.
+func tombstoneOf(topic domain.Topic, r domain.Record) domain.Event {
+	switch r.Event.(type) {
+	case domain.PersonForgotten, domain.PostBodyErased:
+		return nil
+	}
+	if topic == domain.TopicBodies {
+		if post, id, ok := domain.ParseBodyKey(r.Key); ok {
+			return domain.PostBodyErased{PostRef: post, EventID: id}
+		}
+		return nil
+	}
+	if ref, mark, ok := domain.ParsePersonKey(r.Key); ok && !mark {
+		return domain.PersonForgotten{Ref: ref}
+	}
+	return nil
 }
