@@ -42,17 +42,6 @@ type KeyRevoked struct {
 	RevokedAt time.Time
 }
 
-// DecisionRecorded is what an operator decided, e.g. to discard a dead letter.
-type DecisionRecorded struct {
-	Tenant     TenantID
-	DecisionID string
-	Kind       string
-	By         string
-	Reason     string
-	DecidedAt  time.Time
-	About      []Position
-}
-
 // PartitionsRecorded is the partition count that the keys of a topic are hashed over.
 type PartitionsRecorded struct {
 	Topic      Topic
@@ -69,7 +58,6 @@ func (TenantClosed) EventType() string       { return "TenantClosed" }
 func (LimitsSet) EventType() string          { return "LimitsSet" }
 func (KeyIssued) EventType() string          { return "KeyIssued" }
 func (KeyRevoked) EventType() string         { return "KeyRevoked" }
-func (DecisionRecorded) EventType() string   { return "DecisionRecorded" }
 func (PartitionsRecorded) EventType() string { return "PartitionsRecorded" }
 func (SecretRecorded) EventType() string     { return "SecretRecorded" }
 
@@ -80,6 +68,9 @@ type Installation struct {
 	Fingerprint string // of the installation's secret; empty before the first tenant
 	Tenants     map[TenantID]*Tenant
 	KeysByHash  map[[32]byte]KeyRef
+
+	// Discards are dead letters that operators gave up, by projection and by where the record stands; see Discarded.
+	Discards map[string]map[Position]Discard
 }
 
 // Tenant is what the log says of one tenant.
@@ -140,7 +131,7 @@ func (in *Installation) Apply(e Event) bool {
 		delete(in.KeysByHash, k.SHA256)
 		t.Keys[e.KeyID] = APIKey{Prefix: e.Prefix, Label: k.Label, IssuedAt: k.IssuedAt, Revoked: true, RevokedAt: e.RevokedAt}
 	case DecisionRecorded:
-		// Kept in the log for those who ask; nothing follows from it here.
+		in.decided(e)
 	default:
 		return false
 	}

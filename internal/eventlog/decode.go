@@ -202,7 +202,7 @@ func decodeTenants(key []byte, m *eventspb.Event) (domain.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		return domain.DecisionRecorded{Tenant: tenant, DecisionID: id, Kind: d.GetKind(), By: d.GetBy(), Reason: d.GetReason(), DecidedAt: fromMicros(d.GetDecidedAtUs()), About: about}, nil
+		return domain.DecisionRecorded{Tenant: tenant, DecisionID: id, Kind: d.GetKind(), By: d.GetBy(), Reason: d.GetReason(), DecidedAt: fromMicros(d.GetDecidedAtUs()), About: about, Projection: d.GetProjection()}, nil
 	case *eventspb.Event_PartitionsRecorded:
 		return domain.PartitionsRecorded{Topic: domain.Topic(id), Partitions: k.PartitionsRecorded.GetPartitions()}, nil
 	case *eventspb.Event_SecretRecorded:

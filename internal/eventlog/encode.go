@@ -134,7 +134,7 @@ func tenantsForm(e domain.Event) ([]byte, *eventspb.Event) {
 		}}}
 	case domain.DecisionRecorded:
 		return domain.TenantsKey(e.Tenant, domain.TenantKindDecision, e.DecisionID), &eventspb.Event{Kind: &eventspb.Event_DecisionRecorded{DecisionRecorded: &eventspb.DecisionRecorded{
-			Kind: e.Kind, By: e.By, Reason: e.Reason, DecidedAtUs: micros(e.DecidedAt), About: logPositions(e.About),
+			Kind: e.Kind, By: e.By, Reason: e.Reason, DecidedAtUs: micros(e.DecidedAt), About: logPositions(e.About), Projection: e.Projection,
 		}}}
 	case domain.PartitionsRecorded:
 		return domain.TenantsKey("", domain.TenantKindPartitions, string(e.Topic)), &eventspb.Event{Kind: &eventspb.Event_PartitionsRecorded{PartitionsRecorded: &eventspb.PartitionsRecorded{

@@ -66,6 +66,7 @@ var examples = map[string]domain.Event{
 	"KeyIssued.v1":              domain.KeyIssued{Tenant: tenant, KeyID: "k1", Prefix: "seenby_k1", SHA256: [32]byte{9, 8, 7}, Label: "server", IssuedAt: at},
 	"KeyRevoked.v1":             domain.KeyRevoked{Tenant: tenant, KeyID: "k1", Prefix: "seenby_k1", RevokedAt: at},
 	"DecisionRecorded.v1":       domain.DecisionRecorded{Tenant: tenant, DecisionID: "d1", Kind: "discard", By: "ann", Reason: "test data", DecidedAt: at, About: where},
+	"DecisionRecorded.v2":       domain.DecisionRecorded{Tenant: tenant, DecisionID: "d1", Kind: "discard", By: "ann", Reason: "test data", DecidedAt: at, About: where, Projection: "posts"},
 	"PartitionsRecorded.v1":     domain.PartitionsRecorded{Topic: domain.TopicViews, Partitions: 12},
 	"SecretRecorded.v1":         domain.SecretRecorded{Fingerprint: "0123456789abcdef"},
 	"ImpressionsChanged.v1":     domain.ImpressionsChanged{PostRef: post, Impressions: 120001, UniqueViewers: 346, Revision: 12, AsOf: at, HighestMilestone: 100000},

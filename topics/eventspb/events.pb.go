@@ -461,7 +461,7 @@ type Event_KeyRevoked struct {
 }
 
 type Event_DecisionRecorded struct {
-	DecisionRecorded *DecisionRecorded `protobuf:"bytes,65,opt,name=decision_recorded,json=decisionRecorded,proto3,oneof"` // not yet produced
+	DecisionRecorded *DecisionRecorded `protobuf:"bytes,65,opt,name=decision_recorded,json=decisionRecorded,proto3,oneof"`
 }
 
 type Event_PartitionsRecorded struct {
@@ -2071,14 +2071,15 @@ func (x *KeyRevoked) GetRevokedAtUs() int64 {
 	return 0
 }
 
-// DecisionRecorded is what an operator decided. Key: tenant, "decision", id.
+// DecisionRecorded is what an operator decided. Key: tenant (empty: of the installation), "decision", id.
 type DecisionRecorded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	DecidedAtUs   int64                  `protobuf:"varint,4,opt,name=decided_at_us,json=decidedAtUs,proto3" json:"decided_at_us,omitempty"`
-	About         []*LogPosition         `protobuf:"bytes,5,rep,name=about,proto3" json:"about,omitempty"`
+	About         []*LogPosition         `protobuf:"bytes,5,rep,name=about,proto3" json:"about,omitempty"`           // kind "discard": the record itself, next_offset being its offset
+	Projection    string                 `protobuf:"bytes,6,opt,name=projection,proto3" json:"projection,omitempty"` // kind "discard": which one's dead letter it was
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2146,6 +2147,13 @@ func (x *DecisionRecorded) GetAbout() []*LogPosition {
 		return x.About
 	}
 	return nil
+}
+
+func (x *DecisionRecorded) GetProjection() string {
+	if x != nil {
+		return x.Projection
+	}
+	return ""
 }
 
 // PartitionsRecorded is the partition count that keys are hashed over. Key: "", "partitions", topic.
@@ -2494,13 +2502,16 @@ const file_events_proto_rawDesc = "" +
 	"\n" +
 	"KeyRevoked\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\"\n" +
-	"\rrevoked_at_us\x18\x02 \x01(\x03R\vrevokedAtUs\"\xa0\x01\n" +
+	"\rrevoked_at_us\x18\x02 \x01(\x03R\vrevokedAtUs\"\xc0\x01\n" +
 	"\x10DecisionRecorded\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\"\n" +
 	"\rdecided_at_us\x18\x04 \x01(\x03R\vdecidedAtUs\x12,\n" +
-	"\x05about\x18\x05 \x03(\v2\x16.seenby.v1.LogPositionR\x05about\"4\n" +
+	"\x05about\x18\x05 \x03(\v2\x16.seenby.v1.LogPositionR\x05about\x12\x1e\n" +
+	"\n" +
+	"projection\x18\x06 \x01(\tR\n" +
+	"projection\"4\n" +
 	"\x12PartitionsRecorded\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x01 \x01(\x05R\n" +
