@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"seenby/domain"
@@ -61,8 +62,8 @@ func Cut(rows map[domain.Partition]PositionRow, b domain.Batch) Work {
 
 // Write does a Work in tx: the positions first, then the fold of what can be folded, then the dead letters.
 // It fails with ErrMoved where a position does not stand where the work was cut, with domain.ErrUnknownEvent
-// where the process is too old, and with CodeInternal where more letters than allowed would be parked; the caller
-// rolls back on any error.
+// where the process is too old, and with a Full where more letters than allowed would be parked; the caller rolls
+// back on any error.
 func Write(ctx context.Context, tx Tx, p Projection, w Work) (Done, error) {
 	ok, err := Advance(ctx, tx, p.Name(), p.Version(), w.Moves)
 	if err != nil {
@@ -81,29 +82,68 @@ func Write(ctx context.Context, tx Tx, p Projection, w Work) (Done, error) {
 		}
 	}
 	if len(letters) > 0 {
-		n, err := CountLetters(ctx, tx, p.Name(), p.Version())
-		if err != nil {
+		if err := roomFor(ctx, tx, p, letters, w.LettersMax); err != nil {
 			return Done{}, err
-		}
-		var first *DeadLetter
-		for i, l := range letters {
-			if l.Follows {
-				continue // an app that goes on writing one post must not stop the others
-			}
-			if n++; first == nil {
-				first = &letters[i]
-			}
-		}
-		if n > w.LettersMax && first != nil {
-			return Done{}, domain.Errorf(domain.CodeInternal,
-				"projection %s would have %d dead letters, more than the %d allowed: this is no stray event; look at %s (%s)",
-				p.Name(), n, w.LettersMax, At(first.Record), first.Reason)
 		}
 		if err := park(ctx, tx, p.Name(), p.Version(), letters, w.ParkedAt); err != nil {
 			return Done{}, err
 		}
 	}
 	return Done{Applied: len(good), Parked: letters}, nil
+}
+
+// Full says that the projection has as many dead letters as it may, and that Record would be one more. It is a
+// domain.Error of CodeTooLarge: an operator redrives or discards some, and the same work can be done.
+type Full struct {
+	Record domain.Record
+	err    *domain.Error
+}
+
+func (f *Full) Error() string { return f.err.Error() }
+
+func (f *Full) Unwrap() error { return f.err }
+
+// roomFor tells whether the letters may be parked. Those that follow others always may: an app that goes on writing
+// one post must not stop the others.
+func roomFor(ctx context.Context, q Querier, p Projection, letters []DeadLetter, lettersMax int64) error {
+	n, err := CountLetters(ctx, q, p.Name(), p.Version())
+	if err != nil {
+		return err
+	}
+	for _, l := range letters {
+		if l.Follows {
+			continue
+		}
+		if n++; n > lettersMax {
+			return &Full{Record: l.Record, err: domain.Errorf(domain.CodeTooLarge,
+				"projection %s has %d dead letters, as many as it may, and stands still before %s (%s): this is no stray event; "+
+					"look at them with `seenby deadletters list --projection %s`, then redrive or discard them: the projection goes on by itself",
+				p.Name(), n-1, At(l.Record), l.Reason, p.Name())}
+		}
+	}
+	return nil
+}
+
+// Until is the part of a batch that can be done without reaching a record of it: each partition ends before the first
+// of its records that does not come before that record in the batch.
+func Until(b domain.Batch, r domain.Record) domain.Batch {
+	i := slices.IndexFunc(b.Records, func(o domain.Record) bool { return o.Partition == r.Partition && o.Offset == r.Offset })
+	if i < 0 {
+		return domain.Batch{}
+	}
+	left := map[domain.Partition]int64{}
+	for _, o := range b.Records[i:] {
+		if _, met := left[o.Partition]; !met {
+			left[o.Partition] = o.Offset
+		}
+	}
+	out := domain.Batch{Records: b.Records[:i], Next: slices.Clone(b.Next)}
+	for n, next := range out.Next {
+		if offset, cut := left[next.In()]; cut {
+			out.Next[n] = next.In().At(offset) // the epoch of the record before it is not known: the batch has its last one's
+		}
+	}
+	return out
 }
 
 // sift parts the records that can be folded from those to be parked: poison, and whatever follows a parked

@@ -2,6 +2,7 @@ package projections_test
 
 import (
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -119,5 +120,28 @@ func TestCut(t *testing.T) {
 	}
 	if w := projections.Cut(rows, domain.Batch{Next: []domain.Position{v.At(10)}}); len(w.Moves) != 0 {
 		t.Errorf("a batch that brings nothing moves %v", w.Moves)
+	}
+}
+
+func TestUntil(t *testing.T) {
+	v, o, x := part(domain.TopicVerdicts, 0), part(domain.TopicVerdicts, 1), part(domain.TopicVerdicts, 2)
+	record := func(p domain.Partition, offset int64) domain.Record { return domain.Record{Partition: p, Offset: offset} }
+	b := domain.Batch{
+		Records: []domain.Record{record(o, 1), record(v, 4), record(v, 6), record(o, 3), record(v, 7), record(x, 2)},
+		Next:    []domain.Position{v.At(9), o.At(5), x.At(3)},
+	}
+	b.Next[0].Epoch = 7
+	got := projections.Until(b, record(v, 6))
+	if len(got.Records) != 2 || got.Records[1].Offset != 4 {
+		t.Errorf("records %v", got.Records)
+	}
+	if want := []domain.Position{v.At(6), o.At(3), x.At(2)}; !slices.Equal(got.Next, want) {
+		t.Errorf("next %v, want %v", got.Next, want)
+	}
+	if b.Next[0].NextOffset != 9 || b.Next[0].Epoch != 7 {
+		t.Error("the batch itself was changed")
+	}
+	if got := projections.Until(b, record(v, 5)); len(got.Records)+len(got.Next) != 0 {
+		t.Errorf("until a record that is not in it: %v", got)
 	}
 }

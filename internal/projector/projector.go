@@ -2,6 +2,7 @@ package projector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -42,7 +43,8 @@ type Config struct {
 	// post into one row, but from here on little is gained, and a rollback repeats more.
 	BatchEventsMax int
 	// LettersMax is how many dead letters of the projection may be parked. Default 1,000: more is no stray event
-	// but a wrong program, and parking the log is not progress.
+	// but a wrong program, and parking the log is not progress. The projector then stands still, and goes on by itself
+	// once an operator has redriven or discarded some.
 	LettersMax int64
 	// RetryMin and RetryMax bound the pause after an error that may pass. Defaults 100 ms and 10 s.
 	RetryMin, RetryMax time.Duration
@@ -89,6 +91,7 @@ type Projector struct {
 	// Of the loop alone.
 	owned   map[domain.Partition]*partition
 	unsure  bool // positions may not be what owned says: read them again
+	stands  bool // for want of room for dead letters
 	backoff time.Duration
 
 	mu    sync.Mutex // guards what the loop, the watch and Status share
@@ -114,7 +117,7 @@ func New(p projections.Projection, source Source, store Store, cfg Config, log *
 // Run follows the log until ctx ends (and then returns nil) or until something is wrong that waiting does not
 // cure. It may be called again after it returned.
 func (p *Projector) Run(ctx context.Context) (stopped error) {
-	p.unsure, p.backoff = false, 0
+	p.unsure, p.stands, p.backoff = false, false, 0
 	ctx, cancel := context.WithCancel(ctx)
 	watching := make(chan struct{})
 	go func() {
@@ -137,6 +140,10 @@ func (p *Projector) Run(ctx context.Context) (stopped error) {
 			return nil
 		case err == nil:
 			p.backoff = 0
+			p.goOn(ctx)
+		case code == domain.CodeTooLarge:
+			p.unsure = true
+			p.stand(ctx, err)
 		case code == domain.CodeUnavailable, code == domain.CodePositionBehind:
 			p.unsure = true
 			p.retry(ctx, err)
@@ -156,6 +163,30 @@ func (p *Projector) retry(ctx context.Context, err error) {
 	if p.hooks.Retrying != nil {
 		p.hooks.Retrying(err)
 	}
+	wait(ctx, pause)
+}
+
+// stand waits for an operator, who takes dead letters away: nobody tells the projector, so it tries now and then. What
+// it cannot do it says once.
+func (p *Projector) stand(ctx context.Context, err error) {
+	if !p.stands {
+		p.log.ErrorContext(ctx, "standing still until an operator acts", "error", err)
+	}
+	p.stands = true
+	p.publish(err)
+	p.stopped(true)
+	wait(ctx, p.cfg.RetryMax)
+}
+
+func (p *Projector) goOn(ctx context.Context) {
+	if p.stands {
+		p.stands = false
+		p.stopped(false)
+		p.log.InfoContext(ctx, "going on")
+	}
+}
+
+func wait(ctx context.Context, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
@@ -198,8 +229,22 @@ func (p *Projector) step(ctx context.Context) error {
 	return nil
 }
 
-// write folds a batch in one transaction.
+// write folds a batch. Where that would park more dead letters than allowed, it folds what comes before the one too
+// many: so as many as allowed are parked, for an operator to act on, and the error names the next.
 func (p *Projector) write(ctx context.Context, batch domain.Batch) error {
+	err := p.fold(ctx, batch)
+	var full *projections.Full
+	if !errors.As(err, &full) {
+		return err
+	}
+	if before := p.fold(ctx, projections.Until(batch, full.Record)); before != nil {
+		return before
+	}
+	return err
+}
+
+// fold folds a batch in one transaction.
+func (p *Projector) fold(ctx context.Context, batch domain.Batch) error {
 	rows := make(map[domain.Partition]projections.PositionRow, len(p.owned))
 	for part, o := range p.owned {
 		rows[part] = o.row

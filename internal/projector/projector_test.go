@@ -175,16 +175,42 @@ func TestStops(t *testing.T) {
 		d.exec(t, "INSERT INTO positions (projection, version, topic_id, partition, topic) VALUES ('tally', 1, gen_random_uuid(), 0, 'verdicts')")
 		stops(t, d, l, domain.CodeDataLoss, "made anew")
 	})
-	t.Run("on more dead letters than allowed", func(t *testing.T) {
-		d, l := open(t), newLog()
-		for i := range small.LettersMax + 1 {
-			l.append(part0, fmt.Sprint("k", i), &domain.Verdict{ViewOffset: i})
+}
+
+// With more poison than allowed the projector parks as much as it may, stands still before the next, says so, and goes
+// on by itself once there is room.
+func TestStandsStillAtTheLimit(t *testing.T) {
+	d, l := open(t), newLog()
+	l.count(part0, "before", 1)
+	for i := range small.LettersMax + 2 {
+		l.append(part0, fmt.Sprint("k", i), &domain.Verdict{ViewOffset: i + 1})
+	}
+	l.count(part0, "end", 1)
+	p := newProjector(l.source(part0), d)
+	start(t, p)
+	stands := func(offset int64) {
+		t.Helper()
+		wait(t, func() bool {
+			s := p.Status()
+			return s.Stopped && s.Err != nil && strings.Contains(s.Err.Error(), fmt.Sprintf("partition 0 offset %d ", offset))
+		})
+		if code := domain.CodeOf(p.Status().Err); code != domain.CodeTooLarge {
+			t.Errorf("it stands for %s", code)
 		}
-		stops(t, d, l, domain.CodeInternal, "21 dead letters")
-		if n := d.number(t, "SELECT count(*) FROM dead_letters"); n > small.LettersMax {
-			t.Errorf("%d letters are parked", n)
+		if n := d.number(t, "SELECT count(*) FROM dead_letters"); n != small.LettersMax {
+			t.Errorf("%d letters are parked, not the %d allowed", n, small.LettersMax)
 		}
-	})
+		if n := d.number(t, "SELECT next_offset FROM positions"); n != offset {
+			t.Errorf("it stands at %d, not at %d", n, offset)
+		}
+	}
+	stands(small.LettersMax + 1)
+	d.exec(t, "DELETE FROM dead_letters WHERE record_offset = 3")
+	stands(small.LettersMax + 2)
+	d.waitTally(t, "before", 1)
+	d.exec(t, "DELETE FROM dead_letters WHERE record_offset = 5")
+	d.waitTally(t, "end", 1)
+	wait(t, func() bool { s := p.Status(); return !s.Stopped && s.Err == nil })
 }
 
 // An app that goes on writing the post of one poisoned event must not stop the others.

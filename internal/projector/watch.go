@@ -15,7 +15,7 @@ type Status struct {
 	Version    int
 	Partitions []PartitionStatus // owned now, in order
 	Err        error             // why it retries, or has stopped; nil while all is well
-	Stopped    bool              // for good, because of Err
+	Stopped    bool              // because of Err, until somebody acts: for good, or standing still for want of room for dead letters
 }
 
 // PartitionStatus is how far one partition is folded.

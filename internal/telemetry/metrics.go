@@ -99,7 +99,7 @@ func NewMetrics(build Build) *Metrics {
 		lagEvents: gauges(r, "seenby_projection_lag_events",
 			"Events between a projection's position and the end of the log, for partitions that this process projects.", "projection", "topic", "partition"),
 		lagSeconds: gauges(r, "seenby_projection_lag_seconds", "How long ago a projection held everything that was accepted; 0 while it holds everything, whether views wait for a verdict or verdicts for the projection.", "projection"),
-		stopped:    gauges(r, "seenby_projection_stopped_workers", "Workers of a projection that have stopped for good: their log line says why.", "projection"),
+		stopped:    gauges(r, "seenby_projection_stopped_workers", "Workers of a projection that have stopped for good, or stand still until dead letters are redriven or discarded: their log line says why.", "projection"),
 		stableDistance: gauges(r, "seenby_log_stable_offset_distance_events",
 			"High watermark minus last stable offset: what an open transaction holds back from every reader.", "topic", "partition"),
 		batchSeconds: histograms(r, "seenby_projection_batch_seconds", "Time of one PostgreSQL transaction of a projector.", transactionBuckets, "projection"),
@@ -213,7 +213,7 @@ func (m *Metrics) ForgetProjectionLag(projection string, topic domain.Topic, par
 	m.lagEvents.DeleteLabelValues(projection, string(topic), number(partition))
 }
 
-// ProjectionStopped sets how many workers of a projection have stopped for good.
+// ProjectionStopped sets how many workers of a projection have stopped until a person acts.
 func (m *Metrics) ProjectionStopped(projection string, workers int) {
 	m.stopped.WithLabelValues(projection).Set(float64(workers))
 }
