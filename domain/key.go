@@ -60,6 +60,9 @@ func joinKey(tenant TenantID, parts ...[]byte) []byte {
 	return key
 }
 
+// TenantPrefix is how every record key of a tenant begins.
+func TenantPrefix(tenant TenantID) []byte { return append([]byte(tenant), keySeparator) }
+
 // SplitTenant cuts a record key into its tenant and the rest; ok is false where the key has no separator.
 func SplitTenant(key []byte) (tenant TenantID, rest []byte, ok bool) {
 	t, rest, ok := bytes.Cut(key, []byte{keySeparator})

@@ -146,6 +146,8 @@ func Until(b domain.Batch, r domain.Record) domain.Batch {
 	return out
 }
 
+const followsReason = "an earlier event with its key is parked"
+
 // sift parts the records that can be folded from those to be parked: poison, and whatever follows a parked
 // event with its order key. The positions are locked, so nobody redrives letters meanwhile.
 func sift(ctx context.Context, q Querier, p Projection, records []domain.Record) (good []domain.Record, letters []DeadLetter, err error) {
@@ -178,7 +180,7 @@ func sift(ctx context.Context, q Querier, p Projection, records []domain.Record)
 		case bad != nil:
 			letter.Reason = bad.Error()
 		case parked[letter.OrderKey]:
-			letter.Reason, letter.Follows = "an earlier event with its key is parked", true
+			letter.Reason, letter.Follows = followsReason, true
 		default:
 			good = append(good, r)
 			continue

@@ -125,7 +125,9 @@ func TestCut(t *testing.T) {
 
 func TestUntil(t *testing.T) {
 	v, o, x := part(domain.TopicVerdicts, 0), part(domain.TopicVerdicts, 1), part(domain.TopicVerdicts, 2)
-	record := func(p domain.Partition, offset int64) domain.Record { return domain.Record{Partition: p, Offset: offset} }
+	record := func(p domain.Partition, offset int64) domain.Record {
+		return domain.Record{Partition: p, Offset: offset}
+	}
 	b := domain.Batch{
 		Records: []domain.Record{record(o, 1), record(v, 4), record(v, 6), record(o, 3), record(v, 7), record(x, 2)},
 		Next:    []domain.Position{v.At(9), o.At(5), x.At(3)},

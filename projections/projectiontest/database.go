@@ -120,7 +120,7 @@ func (d *Database) Dump(ctx context.Context, p projections.Projection) (string, 
 }
 
 // hidden are columns that say in a dump nothing that matters.
-var hidden = map[string]bool{"projection": true, "parked_at": true, "topic_id": true}
+var hidden = map[string]bool{"projection": true, "parked_at": true, "topic_id": true, "discarding": true}
 
 func (d *Database) lines(ctx context.Context, query string) ([]string, error) {
 	rows, err := d.Pool.Query(ctx, query)

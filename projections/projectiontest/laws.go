@@ -48,6 +48,7 @@ var laws = []law{
 	{name: "where a batch ends does not matter", run: single},
 	{name: "how partitions interleave does not matter", run: interleaved},
 	{name: "two projectors at once", run: two},
+	{name: "parked and redriven is as never parked", run: redriven},
 	{name: "a rebuild's dump is identical", run: rebuilt},
 	{name: "a rebuild from the compacted log is identical", run: rebuilt, compacts: true},
 }
