@@ -19,16 +19,17 @@ import (
 
 // cli is the command line. A file of this package per command.
 type cli struct {
-	Dev     devCommand     `cmd:"" help:"Run everything in one process, with an embedded broker and database. Nothing to set up."`
-	Serve   serveCommand   `cmd:"" help:"Run roles against Kafka and PostgreSQL."`
-	Topics  topicsCommand  `cmd:"" help:"Compare Kafka's topics with what Seenby needs, and create them."`
-	Migrate migrateCommand `cmd:"" help:"Bring the database to the newest schema."`
-	Tenants tenantsCommand `cmd:"" help:"Manage tenants and their limits."`
-	Keys    keysCommand    `cmd:"" help:"Manage API keys."`
-	Secret  secretCommand  `cmd:"" help:"Manage the installation's secret."`
-	Tail    tailCommand    `cmd:"" help:"Print the events of a topic."`
-	Config  configCommand  `cmd:"" help:"Check or print the settings, with where each came from."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Dev         devCommand         `cmd:"" help:"Run everything in one process, with an embedded broker and database. Nothing to set up."`
+	Serve       serveCommand       `cmd:"" help:"Run roles against Kafka and PostgreSQL."`
+	Topics      topicsCommand      `cmd:"" help:"Compare Kafka's topics with what Seenby needs, and create them."`
+	Migrate     migrateCommand     `cmd:"" help:"Bring the database to the newest schema."`
+	Tenants     tenantsCommand     `cmd:"" help:"Manage tenants and their limits."`
+	Keys        keysCommand        `cmd:"" help:"Manage API keys."`
+	Secret      secretCommand      `cmd:"" help:"Manage the installation's secret."`
+	Tail        tailCommand        `cmd:"" help:"Print the events of a topic."`
+	Deadletters deadlettersCommand `cmd:"" help:"Look at events that could not be applied, redrive and discard them."`
+	Config      configCommand      `cmd:"" help:"Check or print the settings, with where each came from."`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 
 // environment is what a command has of the world.

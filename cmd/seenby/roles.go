@@ -104,6 +104,7 @@ func (s *service) start(ctx context.Context, group *errgroup.Group, r role) erro
 				return err
 			}
 		}
+		group.Go(func() error { s.watchDeadLetters(ctx); return nil })
 		return nil
 	case roleKeeper:
 		return s.startKeeper(ctx, group)

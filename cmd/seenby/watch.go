@@ -7,6 +7,7 @@ import (
 	"seenby/domain"
 	"seenby/internal/gate"
 	"seenby/internal/projector"
+	"seenby/projections"
 )
 
 // watchEvery is how old a metric of lag may be.
@@ -68,6 +69,25 @@ func (s *service) watchGate(ctx context.Context, g *gate.Gate) {
 			}
 		}
 		shown = held
+	})
+}
+
+// watchDeadLetters shows how many events are parked, by asking PostgreSQL now and then and not at every scrape.
+func (s *service) watchDeadLetters(ctx context.Context) {
+	every(ctx, func() {
+		ctx, cancel := context.WithTimeout(ctx, watchEvery)
+		defer cancel()
+		var counts map[string]projections.LetterCount
+		err := s.store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
+			counts, err = projections.CountAllLetters(ctx, q, s.projections)
+			return err
+		})
+		if err != nil {
+			return // PostgreSQL is away, and others say so
+		}
+		for name, n := range counts {
+			s.metrics.DeadLetters(name, n.Letters, n.Follow)
+		}
 	})
 }
 

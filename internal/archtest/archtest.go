@@ -34,11 +34,12 @@ var allowed = map[string][]string{
 	"internal/adminapi": {"domain", "internal/tenancy", "internal/httpapi"}, // built in the frame of the api
 
 	// The services state the interfaces they need; cmd joins them to adapters.
-	"internal/tenancy":   {"domain"},
-	"internal/gate":      {"domain", "projections/...", "internal/eventlog", "topics/eventspb"},
-	"internal/projector": {"domain", "projections"},
-	"internal/keeper":    {"domain", "projections/..."},
-	"internal/erasure":   {"domain"},
+	"internal/tenancy":    {"domain"},
+	"internal/gate":       {"domain", "projections/...", "internal/eventlog", "topics/eventspb"},
+	"internal/projector":  {"domain", "projections"},
+	"internal/keeper":     {"domain", "projections/..."},
+	"internal/erasure":    {"domain"},
+	"internal/deadletter": {"domain", "projections", "internal/tenancy"},
 
 	"internal/config":    {"domain"},
 	"internal/telemetry": {"domain"},

@@ -38,6 +38,7 @@ type Metrics struct {
 	stopped        *prometheus.GaugeVec
 	stableDistance *prometheus.GaugeVec
 	deadLetters    *prometheus.CounterVec
+	parked         *prometheus.GaugeVec
 
 	requests *prometheus.HistogramVec
 
@@ -106,6 +107,8 @@ func NewMetrics(build Build) *Metrics {
 		events:       counters(r, "seenby_projection_events_total", "Events that a projection passed for good: applied, parked or repeated.", "projection"),
 		retries:      counters(r, "seenby_projection_retries_total", "Batches that failed and were tried again.", "projection"),
 		deadLetters:  counters(r, "seenby_dead_letters_parked_total", "Events parked because they, or one before them with their key, could not be applied.", "projection"),
+		parked: gauges(r, "seenby_dead_letters",
+			"Events that are parked now, by whether they only follow another with their key. The same in every process with the role projector.", "projection", "follows"),
 
 		requests: histograms(r, "seenby_http_request_duration_seconds", "HTTP requests by method, route pattern and class of status.", requestBuckets, "method", "route", "status"),
 
@@ -197,6 +200,12 @@ func (m *Metrics) ProjectionBatch(projection string, read, parked int, took time
 	m.events.WithLabelValues(projection).Add(float64(read))
 	m.deadLetters.WithLabelValues(projection).Add(float64(parked))
 	m.batchSeconds.WithLabelValues(projection).Observe(took.Seconds())
+}
+
+// DeadLetters sets how many events of a projection are parked: for what they are, and because they follow others.
+func (m *Metrics) DeadLetters(projection string, letters, follow int64) {
+	m.parked.WithLabelValues(projection, "false").Set(float64(letters))
+	m.parked.WithLabelValues(projection, "true").Set(float64(follow))
 }
 
 // ProjectionRetry counts a batch that is tried again.

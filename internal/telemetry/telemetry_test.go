@@ -48,6 +48,7 @@ func used() *Metrics {
 	m.StableOffsetDistance(domain.TopicVerdicts, 1, 9)
 	m.ForgetStableOffsetDistance(domain.TopicVerdicts, 1)
 	m.ProjectionBatch("posts", 40, 1, 5*time.Millisecond)
+	m.DeadLetters("posts", 3, 2)
 	m.ProjectionRetry("posts")
 	m.Request(http.MethodGet, "/v1/posts/{id}", 200, time.Millisecond)
 	m.Request("BREW", "", 42, time.Millisecond)
