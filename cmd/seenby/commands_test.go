@@ -59,6 +59,14 @@ func TestCommandsBadInput(t *testing.T) {
 		"partitions that differ":    {in, []string{"topics", "apply", "--allow-undurable", "--partitions", "13"}, exitFailed, []string{"keys would move"}},
 		"a plan that would differ":  {in, []string{"topics", "plan", "--allow-undurable", "--partitions", "13"}, exitFailed, []string{"conflict"}},
 		"a replication to lose by":  {in, []string{"topics", "apply", "--replication", "1"}, exitUsage, []string{"--allow-undurable"}},
+		"a letter that is none":     {in, []string{"deadletters", "show", "posts/3@1"}, exitUsage, []string{"posts:posts/3@1234"}},
+		"a letter that is not":      {in, []string{"deadletters", "redrive", "posts:posts/3@1"}, exitFailed, []string{"no dead letter posts:posts/3@1"}},
+		"no letter chosen":          {in, []string{"deadletters", "redrive"}, exitUsage, []string{"--all"}},
+		"all, and some":             {in, []string{"deadletters", "redrive", "--all", "--tenant", "demo"}, exitUsage, []string{"not both"}},
+		"a key that is none":        {in, []string{"deadletters", "list", "--key", "4711"}, exitUsage, []string{"shop/4711"}},
+		"no such projection":        {in, []string{"deadletters", "list", "--projection", "likes"}, exitUsage, []string{`"likes"`, "uniqueviews"}},
+		"a discard without reason":  {in, []string{"deadletters", "discard", "posts:posts/3@1", "--reason", ""}, exitUsage, []string{"--reason"}},
+		"a discard of nothing":      {in, []string{"deadletters", "discard", "posts:posts/3@1", "--reason", "x"}, exitFailed, []string{"no dead letter posts:posts/3@1"}},
 		"in-sync above replication": {in, []string{"topics", "apply", "--allow-undurable", "--replication", "1", "--min-insync-replicas", "2"}, exitUsage, []string{"--min-insync-replicas"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"seenby/domain"
 	"seenby/projections"
@@ -205,5 +207,62 @@ func TestRedriveOfAnErasedText(t *testing.T) {
 	}
 	if got := w.dump(); got != want {
 		t.Errorf("the tables are\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestRedriveWaitsForTheProjector: while a transaction holds the partition's position nothing is redriven, and two
+// redrives at once apply each event once.
+func TestRedriveWaitsForTheProjector(t *testing.T) {
+	w, _ := parkedPair(t)
+	conn, err := w.d.Pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	if _, err := tx.Exec(t.Context(), "SELECT FROM positions FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	const operators = 2
+	ended := make(chan error, operators)
+	var applied atomic.Int64
+	for range operators {
+		go func() {
+			ended <- w.desk.Redrive(t.Context(), Selection{}, func(t Tried) {
+				if t.Fate == projections.FateApplied {
+					applied.Add(1)
+				}
+			})
+		}()
+	}
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for waiting := 0; waiting < operators; {
+		select {
+		case err := <-ended:
+			t.Fatalf("it did not wait: %v", err)
+		case <-ticker.C:
+			if err := w.d.Pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&waiting); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := len(w.names()); n != 2 || w.applied() {
+		t.Errorf("%d letters are there, while the projector writes", n)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range operators {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := applied.Load(); n != 2 || len(w.names()) != 0 {
+		t.Errorf("%d were applied, %v are left", n, w.names())
 	}
 }
