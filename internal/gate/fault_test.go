@@ -271,7 +271,8 @@ func TestARestoreHoldsUpNoOtherPartition(t *testing.T) {
 	check(t, err)
 	w.raw(1, r.Key, r.Value)
 	w.verdicts(1, 1)
-	if p := <-restored; p != 1 || stateOf(g, 0) != StateOpening || slow.Hits() == 0 {
+	eventually(t, "partition 0 asks for its verdicts", func() bool { return slow.Hits() > 0 })
+	if p := <-restored; p != 1 || stateOf(g, 0) != StateOpening {
 		t.Fatalf("restored %d, and partition 0 is %s after %d fetches", p, stateOf(g, 0), slow.Hits())
 	}
 	slow.Remove()
