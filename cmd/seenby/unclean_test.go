@@ -126,7 +126,7 @@ func TestUncleanElection(t *testing.T) {
 	})
 	start(leader) // which leads other topics, and drops what the new leader does not have
 	next = 100    // as a gate would go on from what stands
-	write(100) // so that the log is longer than before
+	write(100)    // so that the log is longer than before
 
 	p = projector()
 	eventually(t, time.Minute, "the projector to stop and say so", func() error {
