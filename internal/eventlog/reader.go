@@ -49,6 +49,12 @@ func (r *Reader) Seek(ctx context.Context, at []domain.Position) error {
 	if err := r.log.holds(ctx, at); err != nil {
 		return err
 	}
+	r.start(at)
+	return nil
+}
+
+// start reads from positions that the log holds.
+func (r *Reader) start(at []domain.Position) {
 	r.Drop(partitionsOf(at))
 	offsets := map[string]map[int32]kgo.Offset{}
 	for _, p := range at {
@@ -61,7 +67,6 @@ func (r *Reader) Seek(ctx context.Context, at []domain.Position) error {
 		r.next[topicPartition{name, p.Partition}] = p
 	}
 	r.client.AddConsumePartitions(offsets)
-	return nil
 }
 
 // Drop stops reading partitions; what was fetched of them is thrown away.

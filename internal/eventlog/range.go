@@ -1,0 +1,81 @@
+package eventlog
+
+import (
+	"context"
+	"time"
+
+	"seenby/domain"
+)
+
+const (
+	// rangeEventsMax is how many records of ranges are decoded in one go.
+	rangeEventsMax = 4000
+	// rangeStall is how long reading may stand still: longer than any transaction of ours may stay open.
+	rangeStall = 30 * time.Second
+)
+
+// ReadRange is ReadRanges of one partition, up to the offset until.
+func (l *Log) ReadRange(ctx context.Context, from domain.Position, until int64, apply func([]domain.Record) error) error {
+	to := from.In().At(until)
+	return l.ReadRanges(ctx, []domain.Position{from}, []domain.Position{to}, apply)
+}
+
+// ReadRanges hands out the committed records of partitions between two positions of each, in order per partition, and
+// returns when it has passed them all. The records are apply's own. Besides apply's error: CodeDataLoss where the log
+// does not hold both positions, CodeUnavailable after half a minute without a record.
+func (l *Log) ReadRanges(ctx context.Context, from, to []domain.Position, apply func([]domain.Record) error) error {
+	until := map[domain.Partition]int64{}
+	var start, end []domain.Position
+	for i := range from {
+		if from[i].NextOffset < to[i].NextOffset {
+			start, end = append(start, from[i]), append(end, to[i])
+			until[to[i].In()] = to[i].NextOffset
+		}
+	}
+	if len(start) == 0 {
+		return nil
+	}
+	reader, err := l.NewReader()
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	if err := patiently(ctx, func() error { return l.holds(ctx, append(end, start...)) }); err != nil {
+		return err
+	}
+	reader.start(start)
+	for moved := time.Now(); !reader.Passed(end); {
+		var b domain.Batch
+		if err := patiently(ctx, func() (err error) {
+			b, err = reader.Poll(ctx, rangeEventsMax)
+			return err
+		}); err != nil {
+			return err
+		}
+		if len(b.Next) > 0 {
+			moved = time.Now()
+		} else if time.Since(moved) > rangeStall {
+			return domain.Errorf(domain.CodeUnavailable, "%s could not be read further for %v: is a transaction open on it?", l.cfg.TopicName(start[0].Topic), rangeStall)
+		}
+		within := b.Records[:0]
+		for _, r := range b.Records {
+			if r.Offset < until[r.Partition] {
+				within = append(within, r)
+			}
+		}
+		if len(within) == 0 {
+			continue
+		}
+		if err := apply(within); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// patiently tries for as long as a reader does.
+func patiently(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, followPatience)
+	defer cancel()
+	return retry(ctx, f)
+}
