@@ -49,9 +49,9 @@ func (in *Installation) decided(e DecisionRecorded) {
 	}
 }
 
-// Discarded lists what operators gave up of a projection, in order. Each is a record, its NextOffset being the
-// record's offset; there is no leader epoch in it. Whoever computes the projection from the log, in whatever version, leaves these records out: they
-// are skipped, neither applied nor poison.
+// Discarded lists what operators gave up of a projection, in order. Each is a record, its NextOffset being the record's
+// offset; there is no leader epoch in it. Whoever computes the projection from the log, in whatever version, leaves these
+// records out: they are skipped, neither applied nor poison.
 func (in *Installation) Discarded(projection string) []Position {
 	records := make([]Position, 0, len(in.Discards[projection]))
 	for p := range in.Discards[projection] {

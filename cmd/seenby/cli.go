@@ -27,6 +27,7 @@ type cli struct {
 	Keys        keysCommand        `cmd:"" help:"Manage API keys."`
 	Secret      secretCommand      `cmd:"" help:"Manage the installation's secret."`
 	Tail        tailCommand        `cmd:"" help:"Print the events of a topic."`
+	Verify      verifyCommand      `cmd:"" help:"Recompute the read models from the log and name what differs."`
 	Deadletters deadlettersCommand `cmd:"" help:"Look at events that could not be applied, redrive and discard them."`
 	Config      configCommand      `cmd:"" help:"Check or print the settings, with where each came from."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`

@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"internal/keeper":     {"domain", "projections/..."},
 	"internal/erasure":    {"domain"},
 	"internal/deadletter": {"domain", "projections", "internal/tenancy"},
+	"internal/verify":     {"domain", "projections/..."},
 
 	"internal/config":    {"domain"},
 	"internal/telemetry": {"domain"},

@@ -4,14 +4,19 @@ import (
 	"context"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"seenby/domain"
 )
 
 const (
 	// rangeEventsMax is how many records of ranges are decoded in one go.
-	rangeEventsMax = 4000
+	rangeEventsMax = 2000
 	// rangeStall is how long reading may stand still: longer than any transaction of ours may stay open.
 	rangeStall = 30 * time.Second
+	// rangeBytesMax is what is fetched of a partition at a time: records take twenty times the room once they are
+	// unpacked, with all their headers, and two fetches of each of two readers are in memory.
+	rangeBytesMax = 128 << 10
 )
 
 // ReadRange is ReadRanges of one partition, up to the offset until.
@@ -35,7 +40,7 @@ func (l *Log) ReadRanges(ctx context.Context, from, to []domain.Position, apply 
 	if len(start) == 0 {
 		return nil
 	}
-	reader, err := l.NewReader()
+	reader, err := l.newReader(kgo.FetchMaxPartitionBytes(rangeBytesMax))
 	if err != nil {
 		return err
 	}

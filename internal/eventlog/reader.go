@@ -25,8 +25,10 @@ type Reader struct {
 const pollWait = 250 * time.Millisecond
 
 // NewReader makes a reader of nothing; Seek gives it partitions.
-func (l *Log) NewReader() (*Reader, error) {
-	client, err := kgo.NewClient(append(l.cfg.ClientOpts(),
+func (l *Log) NewReader() (*Reader, error) { return l.newReader() }
+
+func (l *Log) newReader(opts ...kgo.Opt) (*Reader, error) {
+	client, err := kgo.NewClient(append(append(l.cfg.ClientOpts(), opts...),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// Control records move the position past the end of a transaction: without them "caught up" never comes.
 		kgo.KeepControlRecords(),
