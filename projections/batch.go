@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"seenby/domain"
 )
 
@@ -103,10 +105,19 @@ func (f *Full) Error() string { return f.err.Error() }
 
 func (f *Full) Unwrap() error { return f.err }
 
+// It is the last lock of a transaction, so nobody who holds it waits for another. References to the row, which every
+// new position and letter makes, do not wait for it.
+var lockParkingSQL = SQL("dead_letters.lock_parking", `
+SELECT FROM read_models r WHERE r.projection = @projection FOR NO KEY UPDATE`)
+
 // roomFor tells whether the letters may be parked. Those that follow others always may: an app that goes on writing
-// one post must not stop the others.
-func roomFor(ctx context.Context, q Querier, p Projection, letters []DeadLetter, lettersMax int64) error {
-	n, err := CountLetters(ctx, q, p.Name(), p.Version())
+// one post must not stop the others. Projectors of one projection that park at once do so one after the other, or each
+// would count without the other's.
+func roomFor(ctx context.Context, tx Tx, p Projection, letters []DeadLetter, lettersMax int64) error {
+	if _, err := tx.Exec(ctx, lockParkingSQL, pgx.NamedArgs{"projection": p.Name()}); err != nil {
+		return fmt.Errorf("lock the parking of %s: %w", p.Name(), err)
+	}
+	n, err := CountLetters(ctx, tx, p.Name(), p.Version())
 	if err != nil {
 		return err
 	}

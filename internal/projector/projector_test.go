@@ -213,6 +213,40 @@ func TestStandsStillAtTheLimit(t *testing.T) {
 	wait(t, func() bool { s := p.Status(); return !s.Stopped && s.Err == nil })
 }
 
+// Two projectors that park at the same time do not pass the limit together.
+func TestTheLimitHoldsForTwoAtOnce(t *testing.T) {
+	d := open(t)
+	park := func(part domain.Partition, then func()) error {
+		return d.InTx(t.Context(), func(ctx context.Context, tx projections.Tx) error {
+			if err := projections.InsertMissing(ctx, tx, "tally", 1, []domain.Partition{part}); err != nil {
+				return err
+			}
+			_, err := projections.Write(ctx, tx, tally{}, projections.Work{
+				Moves: []projections.Move{{From: part.At(0), NextOffset: 1}}, ParkedAt: time.Now(), LettersMax: 1,
+				Records: []domain.Record{{Partition: part, Event: &domain.Verdict{}}},
+			})
+			then()
+			return err
+		})
+	}
+	second := make(chan error, 1)
+	if err := park(part0, func() {
+		go func() { second <- park(part1, func() {}) }()
+		wait(t, func() bool {
+			return len(second) > 0 || d.number(t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var full *projections.Full
+	if err := <-second; !errors.As(err, &full) || full.Record.Partition != part1 {
+		t.Errorf("the second: %v", err)
+	}
+	if n := d.number(t, "SELECT count(*) FROM dead_letters"); n != 1 {
+		t.Errorf("%d letters are parked", n)
+	}
+}
+
 // An app that goes on writing the post of one poisoned event must not stop the others.
 func TestFollowersAreNotLimited(t *testing.T) {
 	d, l := open(t), newLog()
