@@ -10,6 +10,7 @@ GO ?= go
 TOOL := $(GO) tool -modfile=tools/go.mod
 DATA_DIR ?= .seenby
 BENCH ?= .
+SEEDS ?= 10000
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 RELEASED := topics/testdata/released.binpb
 
@@ -26,6 +27,10 @@ build: ## build bin/seenby
 .PHONY: test
 test: ## run all tests, in containers where Docker answers
 	$(GO) test ./...
+
+.PHONY: test-schedules
+test-schedules: ## run SEEDS schedules of faults in fake time (10,000)
+	$(GO) test ./internal/faulttest -run '^TestSchedules$$' -count=1 -timeout 0 -schedules.count=$(SEEDS)
 
 .PHONY: bench
 bench: ## run the benchmarks; BENCH is a pattern
