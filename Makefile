@@ -32,6 +32,10 @@ test: ## run all tests, in containers where Docker answers
 test-schedules: ## run SEEDS schedules of faults in fake time (10,000)
 	$(GO) test ./internal/faulttest -run '^TestSchedules$$' -count=1 -timeout 0 -schedules.count=$(SEEDS)
 
+.PHONY: test-mutants
+test-mutants: ## show that the schedules catch every bug of a list
+	$(GO) test ./internal/faulttest -run '^TestMutants' -count=1 -v -timeout 0 -mutants
+
 .PHONY: bench
 bench: ## run the benchmarks; BENCH is a pattern
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...

@@ -22,4 +22,10 @@
 // times:
 //
 //	go test ./internal/faulttest -run TestSchedules -schedules.seed=N
+//
+// # Mutants
+//
+// mutant_test.go lists bugs that somebody could make. Each is applied to a copy of the source (go build -overlay),
+// and TestMutants, under -mutants, runs the schedules against it until one fails. A mutant that survives means
+// that the schedules prove nothing about it (docs/adr/0009).
 package faulttest
