@@ -86,6 +86,7 @@ func TestVerify(t *testing.T) {
 		})
 	}
 	in.verify(exitOK)
+	in.verifiesLetters(conn)
 	for _, args := range [][]string{{"--post", "hello"}, {"--tenant", "No_Such"}, {"--tennant", "demo"}} {
 		if code, _, stderr := in.try(append([]string{"verify"}, args...)...); code != exitUsage {
 			t.Errorf("%v: exit %d, %s", args, code, stderr)
@@ -94,6 +95,32 @@ func TestVerify(t *testing.T) {
 	in.mustChange(conn, `UPDATE positions SET next_offset = next_offset + 1000 WHERE projection = 'impressions'`)
 	if code, _, stderr := in.try("verify"); code != exitFailed || !strings.Contains(stderr, "the log ends at") {
 		t.Errorf("positions above the log's ends: exit %d, %s", code, stderr)
+	}
+}
+
+// verifiesLetters: what is parked and what is discarded is left out; what is neither is found.
+func (in *installation) verifiesLetters(conn *pgx.Conn) {
+	in.t.Helper()
+	in.poison(domain.TopicVerdicts, domain.PersonRef{Tenant: demoTenant, Person: domain.PersonKey{1}}.Key())
+	for _, projection := range []string{"impressions", "uniqueviews"} {
+		var l listedLetters
+		eventually(in.t, time.Minute, "the record to be parked", func() error {
+			l = listedLetters{}
+			err := json.Unmarshal([]byte(in.command("deadletters", "list", "--projection", projection, "--json")), &l)
+			if err == nil && len(l.Letters) != 1 {
+				err = fmt.Errorf("there are %+v", l.Letters)
+			}
+			return err
+		})
+		in.verify(exitOK)
+		if projection == "impressions" {
+			in.command("deadletters", "discard", l.Letters[0].Letter, "--reason", "a test's record")
+			in.verify(exitOK)
+		}
+	}
+	in.mustChange(conn, `DELETE FROM dead_letters WHERE projection = 'uniqueviews'`)
+	if r := in.verify(exitFailed); len(r.Differing) > 0 || r.FindingsInAll != 1 || !strings.Contains(r.Findings[0].What, "uniqueviews cannot hold it") {
+		in.t.Errorf("a letter that was deleted by hand: %+v %+v", r.Differing, r.Findings)
 	}
 }
 
