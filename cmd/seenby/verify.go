@@ -29,7 +29,7 @@ const (
 	verifySnapshotMax = time.Hour
 	// verifyMemory is what Go may use before its collector works harder: with the program itself, the process stays
 	// under the 256 MB that are promised for 10 million verdicts.
-	verifyMemory = 192 << 20
+	verifyMemory = 160 << 20
 )
 
 // Run compares and reports; a difference is an error.

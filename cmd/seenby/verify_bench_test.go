@@ -32,7 +32,7 @@ const (
 	verifyPosts        = 100_000
 	verifyPartitions   = 12
 	// verifyRSSMax is the promise: 10 million verdicts under it.
-	verifyRSSMax = 256 << 20
+	verifyRSSMax = 256_000_000
 )
 
 // BenchmarkVerify runs the real program over real topics and tables that were filled directly, and reports how many

@@ -56,7 +56,7 @@ func (p *partition) endDetail() {
 		shown := ViewerDetail{Viewer: viewer, Verdicts: p.detail[viewer]}
 		row, should := p.run.pairs[pairKey{i, viewer}]
 		should = should && known
-		want := storedRow{ViewerRow{row.first, row.last, row.views}, p.shard}
+		want := storedRow{row.row(), p.shard}
 		have, is := d.rows[viewer]
 		if should {
 			shown.Log = want.shown()

@@ -19,8 +19,8 @@
 //
 // # Memory
 //
-// One partition's pairs of post and viewer (about 75 bytes each) and its counted ids of two duplicate windows (about
-// 40 bytes) are held at a time, and the sums of all posts (about 200 bytes each).
+// One partition's pairs of post and viewer (50 to 90 bytes each) and its counted ids of two duplicate windows (20 to 40
+// bytes) are held at a time, and the sums of all posts (about 200 bytes each).
 //
 // # How it fails
 //

@@ -38,13 +38,26 @@ type follower struct {
 	expect     int64                   // the view offset after the last verdict below its position
 }
 
-// pairKey and pair are the compact form of a viewer row.
+// pairKey and pair are the compact form of a viewer row: 40 bytes, which is why times are in halves and views, which
+// the post cap bounds, in 32 bits.
 type pairKey struct {
 	post   uint32
 	viewer domain.PersonKey
 }
 
-type pair struct{ first, last, views int64 }
+type pair struct {
+	first, last micros
+	views       uint32
+}
+
+// micros is a time in microseconds since the epoch, in two halves: a whole would be aligned to 8 bytes.
+type micros [2]uint32
+
+func microsOf(us int64) micros { return micros{uint32(us >> 32), uint32(us)} } //nolint:gosec // its halves
+
+func (m micros) int64() int64 { return int64(m[0])<<32 | int64(m[1]) }
+
+func (p pair) row() ViewerRow { return ViewerRow{p.first.int64(), p.last.int64(), int64(p.views)} }
 
 // fold reads the partition to the positions and adds it up.
 func (p *partition) fold(ctx context.Context, verdicts, views bound) error {
@@ -74,7 +87,7 @@ func (p *partition) fold(ctx context.Context, verdicts, views bound) error {
 		p.advance(r.Offset + 1)
 	}
 	for k, row := range p.run.pairs {
-		p.posts.row(k.post, k.viewer, ViewerRow{row.first, row.last, row.views}, p.shard)
+		p.posts.row(k.post, k.viewer, row.row(), p.shard)
 	}
 	p.endDetail()
 	p.end()
@@ -297,8 +310,8 @@ func (p *partition) tally(v *domain.Verdict) {
 }
 
 // once tells where an id counts a second time within the window of the limits that the verdict names.
-func (p *partition) once(r *domain.Record, v *domain.Verdict, id digest) {
-	before, counted := p.ids.count(id, r.Time)
+func (p *partition) once(r *domain.Record, v *domain.Verdict, id idHash) {
+	ago, counted := p.ids.count(id, r.Time)
 	window, known := p.window(v.Viewer.Tenant, v.LimitsRevision)
 	switch {
 	case !known:
@@ -306,9 +319,8 @@ func (p *partition) once(r *domain.Record, v *domain.Verdict, id digest) {
 			p.unknown[key] = true
 			p.find(domain.TopicVerdicts, p.n, r.Offset, v.Viewer.Tenant, v.Post, "names revision %d of its tenant's limits, which is not on the topic tenants", v.LimitsRevision)
 		}
-	case counted && r.Time.UnixMilli()-before <= window.Milliseconds():
-		p.find(domain.TopicVerdicts, p.n, r.Offset, v.Viewer.Tenant, v.Post, "counts view id %s of viewer %s again, %v after it counted", v.ViewID, v.Viewer.Person,
-			time.Duration(r.Time.UnixMilli()-before)*time.Millisecond)
+	case counted && ago <= window:
+		p.find(domain.TopicVerdicts, p.n, r.Offset, v.Viewer.Tenant, v.Post, "counts view id %s of viewer %s again, %v after it counted", v.ViewID, v.Viewer.Person, ago)
 	}
 }
 
@@ -328,10 +340,10 @@ func (p *partition) add(v *domain.Verdict, impression, viewed bool) {
 	key, at := pairKey{i, v.Viewer.Person}, v.ViewedAt.UnixMicro()
 	row, seen := p.run.pairs[key]
 	if !seen {
-		row.first, row.last = at, at
+		row.first, row.last = microsOf(at), microsOf(at)
 		p.of(v.Viewer.Tenant).UniquePairs++
 	}
-	row.first, row.last = min(row.first, at), max(row.last, at)
+	row.first, row.last = microsOf(min(row.first.int64(), at)), microsOf(max(row.last.int64(), at))
 	row.views++
 	p.run.pairs[key] = row
 }

@@ -15,11 +15,11 @@ import (
 type undecided struct {
 	kept    map[int64]uint64 // by the offset of each undecided view: a hash of what a record that repeats it keeps
 	waiting map[int64]waiting
-	byID    map[digest][]int64 // offsets of waiting views
+	byID    map[idHash][]int64 // offsets of waiting views
 }
 
 type waiting struct {
-	id       digest
+	id       idHash
 	post     domain.PostKey
 	viewer   domain.PersonKey
 	waitsFor []domain.Position
@@ -27,11 +27,11 @@ type waiting struct {
 }
 
 func newUndecided() *undecided {
-	return &undecided{kept: map[int64]uint64{}, waiting: map[int64]waiting{}, byID: map[digest][]int64{}}
+	return &undecided{kept: map[int64]uint64{}, waiting: map[int64]waiting{}, byID: map[idHash][]int64{}}
 }
 
 // verdict takes the next verdict; id is its view's.
-func (u *undecided) verdict(v *domain.Verdict, id digest, seed maphash.Seed, to *Undecided) {
+func (u *undecided) verdict(v *domain.Verdict, id idHash, seed maphash.Seed, to *Undecided) {
 	u.resolve(v, to)
 	if v.Counted() {
 		for _, offset := range slices.Clone(u.byID[id]) {

@@ -347,7 +347,7 @@ func TestPlantedFindings(t *testing.T) {
 			return domain.TopicVerdicts, w.verdicts[0][i].Offset
 		}, "has the time"},
 		"an id that counts twice":         {change(func(v *domain.Verdict) bool { return v.Reason == domain.ReasonDuplicate }, func(v *domain.Verdict) { v.Reason = "" }), "again"},
-		"a readmission of another offset": {readmitted(func(again *domain.Readmission) { again.Offset += 1 << 20 }), "repeats view"},
+		"a readmission of another offset": {readmitted(func(again *domain.Readmission) { again.Offset += 1 << 20 }), "which no undecided verdict"},
 		"a readmission at another time":   {readmitted(func(again *domain.Readmission) { again.ViewedAt = again.ViewedAt.Add(time.Second) }), "not with its"},
 		"a readmission that waited for else": {readmitted(func(again *domain.Readmission) {
 			again.WaitedFor = append([]domain.Position{{}}, again.WaitedFor...)
@@ -435,6 +435,31 @@ func TestAnIDCountsAgainBehindItsWindow(t *testing.T) {
 		if r := w.run(t, Scope{}); r.Clean != clean || !clean && !strings.Contains(r.Findings[0].What, "again, 1h0m0s after") {
 			t.Errorf("after %v: %+v", gap, r.Findings)
 		}
+	}
+}
+
+// Ids are a viewer's own, and remembered as long as the longest window, but not for ever.
+func TestCountedIDs(t *testing.T) {
+	ids := newCountedIDs(newHasher(), time.Hour)
+	key := func(viewer, id byte) idHash {
+		return ids.key(domain.PersonRef{Tenant: "demo", Person: domain.PersonKey{viewer}}, domain.ViewID{id})
+	}
+	start := time.UnixMilli(1_700_000_000_000)
+	ids.count(key(1, 1), start)
+	if _, counted := ids.count(key(2, 1), start); counted {
+		t.Error("another viewer's id is taken for this one's")
+	}
+	for i := range 60 {
+		ids.count(key(3, byte(i)), start.Add(time.Duration(i)*time.Minute))
+	}
+	if ago, counted := ids.count(key(1, 1), start.Add(time.Hour)); !counted || ago != time.Hour {
+		t.Errorf("after an hour: %v %v", counted, ago)
+	}
+	for i := range 500 {
+		ids.count(key(4, byte(i)), start.Add(time.Duration(i)*time.Minute))
+	}
+	if n := len(ids.now) + len(ids.old); n > 3*60 {
+		t.Errorf("%d ids are held of two hours' 120", n)
 	}
 }
 
