@@ -29,6 +29,16 @@ func (l *Log) ReadRange(ctx context.Context, from domain.Position, until int64, 
 // returns when it has passed them all. The records are apply's own. Besides apply's error: CodeDataLoss where the log
 // does not hold both positions, CodeUnavailable after half a minute without a record.
 func (l *Log) ReadRanges(ctx context.Context, from, to []domain.Position, apply func([]domain.Record) error) error {
+	reader, err := l.newReader(kgo.FetchMaxPartitionBytes(rangeBytesMax))
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	return reader.ranges(ctx, from, to, apply)
+}
+
+// ranges is ReadRanges of a reader that reads nothing else. It may be called again.
+func (r *Reader) ranges(ctx context.Context, from, to []domain.Position, apply func([]domain.Record) error) error {
 	until := map[domain.Partition]int64{}
 	var start, end []domain.Position
 	for i := range from {
@@ -40,19 +50,15 @@ func (l *Log) ReadRanges(ctx context.Context, from, to []domain.Position, apply 
 	if len(start) == 0 {
 		return nil
 	}
-	reader, err := l.newReader(kgo.FetchMaxPartitionBytes(rangeBytesMax))
-	if err != nil {
+	if err := patiently(ctx, func() error { return r.log.holds(ctx, append(end, start...)) }); err != nil {
 		return err
 	}
-	defer reader.Close()
-	if err := patiently(ctx, func() error { return l.holds(ctx, append(end, start...)) }); err != nil {
-		return err
-	}
-	reader.start(start)
-	for moved := time.Now(); !reader.Passed(end); {
+	r.start(start)
+	defer r.Drop(partitionsOf(start))
+	for moved := time.Now(); !r.Passed(end); {
 		var b domain.Batch
 		if err := patiently(ctx, func() (err error) {
-			b, err = reader.Poll(ctx, rangeEventsMax)
+			b, err = r.Poll(ctx, rangeEventsMax)
 			return err
 		}); err != nil {
 			return err
@@ -60,12 +66,12 @@ func (l *Log) ReadRanges(ctx context.Context, from, to []domain.Position, apply 
 		if len(b.Next) > 0 {
 			moved = time.Now()
 		} else if time.Since(moved) > rangeStall {
-			return domain.Errorf(domain.CodeUnavailable, "%s could not be read further for %v: is a transaction open on it?", l.cfg.TopicName(start[0].Topic), rangeStall)
+			return domain.Errorf(domain.CodeUnavailable, "%s could not be read further for %v: is a transaction open on it?", r.log.cfg.TopicName(start[0].Topic), rangeStall)
 		}
 		within := b.Records[:0]
-		for _, r := range b.Records {
-			if r.Offset < until[r.Partition] {
-				within = append(within, r)
+		for _, record := range b.Records {
+			if record.Offset < until[record.Partition] {
+				within = append(within, record)
 			}
 		}
 		if len(within) == 0 {

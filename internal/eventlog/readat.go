@@ -4,19 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"seenby/domain"
 )
 
-const (
-	// readAtGap is how many records are read over rather than sought past: a seek asks the broker three times.
-	readAtGap = 10_000
-	// readAtTimeout bounds one ReadAt or Scan of a partition that cannot be read on.
-	readAtTimeout = time.Minute
-	// readAtEventsMax is how many records are in hand at a time.
-	readAtEventsMax = 1000
-)
+// readAtGap is how many records are read over rather than sought past: a seek asks the broker three times.
+const readAtGap = 10_000
 
 // ReadAt reads single records of a partition, read-committed, by their offsets. Those that the log does not hold are
 // not in found, and gone says why; they are no error.
@@ -45,10 +38,13 @@ func (l *Log) ReadAt(ctx context.Context, in domain.Partition, offsets []int64) 
 		for n < len(held) && held[n]-held[n-1] <= readAtGap {
 			n++
 		}
-		if err := reader.scan(ctx, in, held[0], held[n-1]+1, func(r domain.Record) {
-			if wanted[r.Offset] {
-				found[r.Offset] = r
+		if err := reader.ranges(ctx, []domain.Position{in.At(held[0])}, []domain.Position{in.At(held[n-1] + 1)}, func(records []domain.Record) error {
+			for _, r := range records {
+				if wanted[r.Offset] {
+					found[r.Offset] = r
+				}
 			}
+			return nil
 		}); err != nil {
 			return nil, "", err
 		}
@@ -68,7 +64,7 @@ func (l *Log) ReadAt(ctx context.Context, in domain.Partition, offsets []int64) 
 	return found, gone, nil
 }
 
-// Scan reads a partition from a position to an offset, or to the log's end where that comes first.
+// Scan is ReadRange to the log's end where that comes first, from its start where that comes last.
 func (l *Log) Scan(ctx context.Context, from domain.Position, to int64, each func(domain.Record)) error {
 	start, end, gone, err := l.bounds(ctx, from.In())
 	if err != nil {
@@ -77,12 +73,12 @@ func (l *Log) Scan(ctx context.Context, from domain.Position, to int64, each fun
 	if gone != "" {
 		return dataLoss(l.cfg.TopicName(from.Topic), from.Partition, "%s", gone)
 	}
-	reader, err := l.NewReader()
-	if err != nil {
-		return err
-	}
-	defer reader.Close()
-	return reader.scan(ctx, from.In(), max(start, from.NextOffset), min(end, to), each)
+	return l.ReadRange(ctx, from.In().At(max(start, from.NextOffset)), min(end, to), func(records []domain.Record) error {
+		for _, r := range records {
+			each(r)
+		}
+		return nil
+	})
 }
 
 // bounds are where the log of a partition starts and ends now; gone says that it is not the partition's log any more.
@@ -100,29 +96,4 @@ func (l *Log) bounds(ctx context.Context, in domain.Partition) (start, end int64
 		return 0, 0, "the topic was deleted and made anew", nil
 	}
 	return starts[n].NextOffset, ends[n].NextOffset, "", nil
-}
-
-// scan reads from one offset up to another, which the log holds.
-func (r *Reader) scan(ctx context.Context, in domain.Partition, from, to int64, each func(domain.Record)) error {
-	if from >= to {
-		return nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, readAtTimeout, unavailable("read "+r.log.cfg.TopicName(in.Topic), context.DeadlineExceeded))
-	defer cancel()
-	if err := r.Seek(ctx, []domain.Position{in.At(from)}); err != nil {
-		return err
-	}
-	for !r.Passed([]domain.Position{in.At(to)}) {
-		b, err := r.Poll(ctx, readAtEventsMax)
-		if err != nil {
-			return err
-		}
-		for _, record := range b.Records {
-			if record.Offset < to {
-				each(record)
-			}
-		}
-	}
-	r.Drop([]domain.Partition{in})
-	return nil
 }
