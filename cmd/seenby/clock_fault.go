@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// clock is the machine's, shifted by the duration that stands in the file named by SEENBY_FAULT_CLOCK, now. Only the
+// clock is the machine's, shifted by the duration that stands in the file named by FAULT_CLOCK, now. Only the
 // fault harness builds this: no other way steps the clock of one process, for Go asks the kernel past every library
 // that could be put before it.
 func clock() time.Time {
 	now := time.Now()
-	text, err := os.ReadFile(os.Getenv("SEENBY_FAULT_CLOCK"))
+	text, err := os.ReadFile(os.Getenv("FAULT_CLOCK"))
 	if err != nil {
 		return now
 	}

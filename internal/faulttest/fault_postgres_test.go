@@ -1,0 +1,3 @@
+package faulttest_test
+
+var postgresFaults = []fault{}

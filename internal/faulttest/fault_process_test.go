@@ -1,0 +1,78 @@
+package faulttest_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+var processFaults = []fault{
+	{"kill api", onProcesses, goalKilled, whyKilled, killer(roleAPI)},
+	{"kill gate", onProcesses, goalKilled, whyKilled, killer(roleGate)},
+	{"kill projector", onProcesses, goalKilled, whyKilled, killer(roleProjector)},
+	{"kill keeper", onProcesses, goalKilled, whyKilled, killer(roleKeeper)},
+	{"kill one of each", onProcesses, goalKilled, whyKilled, killOneOfEach},
+	{"stop gate", onProcesses, goalStopped, whyStopped, stopper(roleGate)},
+	{"stop projector", onProcesses, goalStopped, whyStopped, stopper(roleProjector)},
+	{"freeze gate", onProcesses, goalKilled, whyKilled, freezer(roleGate)},
+	{"freeze projector", onProcesses, goalKilled, whyKilled, freezer(roleProjector)},
+}
+
+// deadFor is how long a killed process stays away: from well under the session time-out to well over it, so that it
+// comes back before anybody noticed, or after another took its partitions.
+func deadFor(random *rand.Rand) time.Duration {
+	return between(random, time.Second, sessionTimeout+5*time.Second)
+}
+
+func killer(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		p := w.one(role, random)
+		if err := p.kill(); err != nil {
+			return err
+		}
+		sleep(ctx, deadFor(random))
+		return p.start()
+	}
+}
+
+func killOneOfEach(ctx context.Context, w *world, random *rand.Rand) error {
+	var dead []*process
+	for _, role := range roles {
+		p := w.one(role, random)
+		if err := p.kill(); err != nil {
+			return err
+		}
+		dead = append(dead, p)
+	}
+	sleep(ctx, deadFor(random))
+	for _, p := range dead {
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func stopper(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		p := w.one(role, random)
+		if err := p.stop(); err != nil {
+			return err
+		}
+		sleep(ctx, between(random, 2*time.Second, 5*time.Second))
+		return p.start()
+	}
+}
+
+// freezer makes a zombie: it is taken for dead, its partitions go to another, and then it goes on in the middle of what
+// it did. For a moment two believe that they own a partition.
+func freezer(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		p := w.one(role, random)
+		if err := p.freeze(); err != nil {
+			return err
+		}
+		sleep(ctx, between(random, sessionTimeout+2*time.Second, sessionTimeout+6*time.Second))
+		return p.thaw()
+	}
+}

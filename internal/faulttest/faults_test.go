@@ -1,0 +1,94 @@
+package faulttest_test
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+)
+
+var (
+	longFlag    = flag.Bool("faults.long", false, "strike every kind of fault, then all mixed, for faults.minutes")
+	minutesFlag = flag.Int("faults.minutes", 30, "how long the long form goes on")
+	kindFlag    = flag.String("faults.kind", "", "strike these kinds alone, comma-separated")
+	seedFlag    = flag.Uint64("faults.seed", 0, "of what is struck and when; 0: another one each time")
+	rateFlag    = flag.Int("faults.rate", 400, "views a second")
+	tableFlag   = flag.String("faults.table", "", "a file for the table, as Markdown")
+)
+
+// TestFaults breaks an installation of real processes, brokers and a database, and proves after each kind of fault that
+// nothing was lost and nothing counted twice.
+func TestFaults(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64N(1_000_000) + 1
+	}
+	t.Logf("seed %d (-faults.seed)", seed)
+	kinds, err := pick(*kindFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, seed, *rateFlag, nil)
+	random := rand.New(rand.NewPCG(seed, 1))
+	var rows []row
+	for _, f := range kinds {
+		rows = append(rows, w.round(t, f.name, f.goal, f.why, func(ctx context.Context) (int, time.Duration, error) {
+			pause, err := w.strikeOnce(ctx, f, random)
+			return 1, pause, err
+		}))
+	}
+	text := table(seed, rows)
+	t.Log("\n" + text)
+	if *tableFlag != "" {
+		if err := os.WriteFile(*tableFlag, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// round runs strikes under load, lets everything settle, checks, and makes the line of the table.
+func (w *world) round(t *testing.T, name string, goal time.Duration, why string, strikes func(context.Context) (int, time.Duration, error)) row {
+	t.Helper()
+	ctx, began := t.Context(), time.Now()
+	before := w.counts()
+	w.load.resume()
+	n, pause, err := strikes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.settle(ctx); err != nil {
+		t.Fatalf("after %s: %v", name, err)
+	}
+	f, err := w.check(ctx)
+	if err != nil {
+		t.Fatalf("check after %s: %v", name, err)
+	}
+	after := w.counts()
+	r := row{
+		name: name, strikes: n, pause: pause, goal: goal, why: why, took: time.Since(began), lost: f.lost, doubled: f.doubled,
+		acked: after.acked - before.acked, counted: after.counted - before.counted, refused: after.refused - before.refused,
+		undecided: after.undecided - before.undecided, repeats: after.repeats - before.repeats,
+		failedAnswers: after.failedAnswers - before.failedAnswers,
+	}
+	t.Logf("%s: %d struck in %v: %d acknowledged (%d again, %d requests failed), %d counted, %d refused (%d undecided at first), %d lost, %d doubled, longest pause %v",
+		name, r.strikes, r.took.Round(time.Second), r.acked, r.repeats, r.failedAnswers, r.counted, r.refused, r.undecided, r.lost, r.doubled, r.pause.Round(time.Millisecond))
+	for _, p := range f.problems {
+		t.Errorf("after %s: %s", name, p)
+	}
+	if f.lost+f.doubled > 0 || t.Failed() {
+		t.Fatalf("after %s: %d lost, %d doubled (seed %d)", name, f.lost, f.doubled, w.seed)
+	}
+	return r
+}
+
+// counts are the totals until now.
+func (w *world) counts() (r row) {
+	r.acked, r.repeats = w.ledger.totals()
+	w.watch.mu.Lock()
+	defer w.watch.mu.Unlock()
+	r.counted, r.refused, r.undecided = w.watch.totals.counted, w.watch.totals.refused, w.watch.totals.undecided
+	r.failedAnswers = int(w.load.failed.Load())
+	return r
+}

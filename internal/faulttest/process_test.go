@@ -1,0 +1,196 @@
+package faulttest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// program builds the real program, once.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "seenby-faults-") //nolint:usetesting // it serves all tests of the process
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "seenby")
+	// The tag adds the clock that can be stepped, see cmd/seenby/clock_fault.go, and nothing else.
+	build := exec.Command("go", "build", "-tags", "faultclock", "-o", path, "seenby/cmd/seenby")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build seenby: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// process is a `seenby serve` of one role, which can be killed, frozen and started again. One goroutine at a time
+// breaks it.
+type process struct {
+	name, role string
+	addr       string // of its api, health and metrics; the same after each start
+	environ    []string
+	logPath    string
+
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+const (
+	processStart = time.Minute
+	processStop  = 30 * time.Second // over the shutdown timeout
+)
+
+func (p *process) start() error {
+	path, err := program()
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(p.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "=== start of %s\n", p.name)
+	cmd := exec.Command(path, "serve", "--roles", p.role, "--http-addr", p.addr)
+	cmd.Env, cmd.Stdout, cmd.Stderr = p.environ, log, log
+	cmd.SysProcAttr = dieWithUs()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		cmd.Wait() //nolint:errcheck // how it ended is seen in its log
+		close(ended)
+	}()
+	p.cmd, p.ended = cmd, ended
+	return nil
+}
+
+// kill is kill -9; it works on a frozen process too.
+func (p *process) kill() error { return p.end(syscall.SIGKILL) }
+
+// stop asks the process to end.
+func (p *process) stop() error { return p.end(syscall.SIGTERM) }
+
+func (p *process) end(s syscall.Signal) error {
+	if p.cmd == nil {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("signal %s: %w", p.name, err)
+	}
+	select {
+	case <-p.ended:
+		p.cmd = nil
+		return nil
+	case <-time.After(processStop):
+		return fmt.Errorf("%s does not end", p.name)
+	}
+}
+
+func (p *process) freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) thaw() error   { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// ready asks /readyz.
+func (p *process) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(`"ready"`)) {
+		return fmt.Errorf("%s: %d %s %w", p.name, resp.StatusCode, body, err)
+	}
+	return nil
+}
+
+// awaitReady waits until the process is ready, and says what is missing where it is not in time.
+func (p *process) awaitReady(ctx context.Context, within time.Duration) error {
+	return until(ctx, within, p.name+" to be ready", func() error {
+		select {
+		case <-p.ended:
+			return fmt.Errorf("%w: %s has ended:\n%s", errFinal, p.name, p.tail(4000))
+		default:
+		}
+		return p.ready(ctx)
+	})
+}
+
+// tail is the end of what the process logged.
+func (p *process) tail(bytesMost int) string {
+	text, err := os.ReadFile(p.logPath)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-bytesMost):])
+}
+
+// alarms are lines of the log that no fault excuses.
+func (p *process) alarms() (lines []string) {
+	text, err := os.ReadFile(p.logPath)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "stopped for good") || strings.Contains(line, "partition stopped") ||
+			strings.Contains(line, "dead letter") || strings.HasPrefix(line, "panic:") || strings.Contains(line, "panicked") {
+			lines = append(lines, p.name+": "+strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// errFinal ends a wait early.
+var errFinal = errors.New("in vain")
+
+// until waits for a condition; the error is the last reason why it does not hold.
+func until(ctx context.Context, within time.Duration, what string, holds func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := holds()
+		if err == nil || errors.Is(err, errFinal) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited %v for %s: %w", within, what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// command runs a command of the program to its end and gives what it printed.
+func command(t testing.TB, environ []string, args ...string) string {
+	t.Helper()
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	var stderr bytes.Buffer
+	cmd.Env, cmd.Stderr = environ, &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("seenby %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.Bytes())
+	}
+	return string(out)
+}

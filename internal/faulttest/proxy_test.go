@@ -1,0 +1,187 @@
+package faulttest_test
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// mode is what a proxy does to the bytes that pass.
+type mode int
+
+const (
+	pass mode = iota
+	hang      // nothing passes; connections stay, and new ones are made: packets get lost
+	cut       // connections are closed, new ones too
+	mute      // requests pass, answers are swallowed
+	slow      // each piece of an answer comes late
+)
+
+// proxy passes TCP connections on to one address, and does to them what networks do.
+type proxy struct {
+	addr string // where it listens
+
+	mu      sync.Mutex
+	target  string
+	mode    mode
+	late    time.Duration
+	changed chan struct{} // closed when mode changes
+	conns   map[net.Conn]bool
+
+	commits atomic.Int64 // answers to COMMIT that are to be lost
+	lost    atomic.Int64 // and that were
+}
+
+func newProxy(t testing.TB) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{addr: l.Addr().String(), changed: make(chan struct{}), conns: map[net.Conn]bool{}}
+	go p.accept(l)
+	t.Cleanup(func() { l.Close(); p.set(cut, 0) })
+	return p
+}
+
+func (p *proxy) forwardTo(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
+// set changes what happens to the bytes. What was cut or muted is closed: its streams have holes.
+func (p *proxy) set(m mode, late time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m == cut || p.mode == mute && m != mute {
+		for c := range p.conns {
+			c.Close()
+		}
+		clear(p.conns)
+	}
+	p.mode, p.late = m, late
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *proxy) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			go p.serve(c)
+		}
+	}
+}
+
+func (p *proxy) serve(client net.Conn) {
+	defer client.Close()
+	if !p.hold(client) {
+		return
+	}
+	defer p.release(client)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	if !p.hold(server) {
+		return
+	}
+	defer p.release(server)
+	var loses atomic.Bool // the next answer on this connection
+	go func() {
+		defer server.Close()
+		p.requests(server, client, &loses)
+	}()
+	p.answers(client, server, &loses)
+}
+
+func (p *proxy) hold(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mode == cut {
+		return false
+	}
+	p.conns[c] = true
+	return true
+}
+
+func (p *proxy) release(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+}
+
+// bytesMax is how much is read at once.
+const bytesMax = 64 << 10
+
+// commitMessage is how pgx ends a transaction: a simple query.
+var commitMessage = []byte("Q\x00\x00\x00\x0bcommit\x00")
+
+func (p *proxy) requests(to, from net.Conn, loses *atomic.Bool) {
+	buf := make([]byte, bytesMax)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			p.await()
+			if p.commits.Load() > 0 && bytes.Contains(buf[:n], commitMessage) && p.commits.Add(-1) >= 0 {
+				loses.Store(true)
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *proxy) answers(to, from net.Conn, loses *atomic.Bool) {
+	buf := make([]byte, bytesMax)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			m, late := p.await()
+			if loses.Load() {
+				p.lost.Add(1)
+				return // and both ends are closed
+			}
+			if m == slow {
+				time.Sleep(late) // what a slow network does
+			}
+			if m != mute {
+				if _, err := to.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// await returns when bytes may pass.
+func (p *proxy) await() (mode, time.Duration) {
+	for {
+		p.mu.Lock()
+		m, late, changed := p.mode, p.late, p.changed
+		p.mu.Unlock()
+		if m != hang {
+			return m, late
+		}
+		<-changed
+	}
+}
