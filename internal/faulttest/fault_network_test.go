@@ -1,3 +1,141 @@
 package faulttest_test
 
-var networkFaults = []fault{}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seenby/domain"
+)
+
+var networkFaults = []fault{
+	{"projector without kafka", onProcesses, goalKilled, whyKilled, partitionKafka(roleProjector)},
+	{"gate without kafka", onProcesses, goalKilled, whyKilled, partitionKafka(roleGate)},
+	{"projector without postgres", onProcesses, 0, whyLasts, partitionPostgres},
+	{"lost answers to commit", onProcesses, 0, whyLasts, loseCommits},
+	{"lost answers to api", onProcesses, 0, whyLasts, loseAcknowledgements},
+	{"slow gate transactions", onProcesses, 0, whyLasts, slowTransactions},
+	{"rebalance each second", onProcesses, 0, whyLasts, rebalances},
+	{"step clock", onProcesses, 0, whyLasts, stepClock},
+}
+
+// cutOff makes a network stop in one of its two ways.
+func cutOff(random *rand.Rand) mode {
+	if random.IntN(2) == 0 {
+		return hang
+	}
+	return cut
+}
+
+func partitionKafka(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		l := w.lanes[w.one(role, random)]
+		l.setKafka(cutOff(random), 0)
+		sleep(ctx, between(random, 5*time.Second, sessionTimeout+6*time.Second))
+		l.setKafka(pass, 0)
+		return nil
+	}
+}
+
+func partitionPostgres(ctx context.Context, w *world, random *rand.Rand) error {
+	p := w.lanes[w.one(roleProjector, random)].postgres
+	p.set(cutOff(random), 0)
+	sleep(ctx, between(random, 3*time.Second, 12*time.Second))
+	p.set(pass, 0)
+	return nil
+}
+
+// loseCommits lets PostgreSQL commit and the projectors not know.
+func loseCommits(ctx context.Context, w *world, random *rand.Rand) error {
+	const each = 5
+	var lost int64
+	for _, p := range w.of(roleProjector) {
+		l := w.lanes[p].postgres
+		before := l.lost.Load()
+		l.commits.Store(each)
+		if err := until(ctx, time.Minute, "commits", func() error {
+			if n := l.lost.Load() - before; n < each {
+				return fmt.Errorf("%d answers were lost", n)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		lost += each
+		sleep(ctx, between(random, 10*time.Millisecond, time.Second))
+	}
+	w.t.Logf("%d answers to COMMIT were lost", lost)
+	return nil
+}
+
+// loseAcknowledgements swallows what Kafka answers to an api: its views are written and it does not know.
+func loseAcknowledgements(ctx context.Context, w *world, random *rand.Rand) error {
+	l := w.lanes[w.one(roleAPI, random)]
+	for range 2 {
+		l.setKafka(mute, 0)
+		sleep(ctx, between(random, 4*time.Second, 7*time.Second)) // about the time-out of an append
+		l.setKafka(pass, 0)
+		sleep(ctx, between(random, 100*time.Millisecond, time.Second))
+	}
+	return nil
+}
+
+// slowTransactions delays every answer to a gate: first so that a transaction ends shortly before its time-out, then
+// so that it does not, and the coordinator aborts it.
+func slowTransactions(ctx context.Context, w *world, random *rand.Rand) error {
+	l := w.lanes[w.one(roleGate, random)]
+	for _, late := range []time.Duration{time.Second, 3 * time.Second} {
+		l.setKafka(slow, late)
+		sleep(ctx, between(random, 5*time.Second, 9*time.Second))
+	}
+	l.setKafka(pass, 0)
+	return nil
+}
+
+// rebalances joins the groups of gates and projectors and leaves them again, each second.
+func rebalances(ctx context.Context, w *world, random *rand.Rand) error {
+	for end := time.Now().Add(between(random, 8*time.Second, 12*time.Second)); time.Now().Before(end); {
+		began := time.Now()
+		err := errors.Join(
+			w.visit(ctx, "gate", domain.TopicViews),
+			w.visit(ctx, "projector-impressions-v1", domain.TopicVerdicts),
+			w.visit(ctx, "projector-uniqueviews-v1", domain.TopicVerdicts))
+		if err != nil {
+			return err
+		}
+		sleep(ctx, time.Second-time.Since(began))
+	}
+	return nil
+}
+
+// visit is a member that does nothing and soon leaves.
+func (w *world) visit(ctx context.Context, group string, topic domain.Topic) error {
+	const stay = 200 * time.Millisecond
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(w.cluster.Direct...), kgo.ConsumerGroup(prefix+group), kgo.ConsumeTopics(prefix+string(topic)),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit(), kgo.SessionTimeout(sessionTimeout),
+	)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	client.PauseFetchTopics(prefix + string(topic))
+	sleep(ctx, stay)
+	return nil
+}
+
+// stepClock moves the clock of the first api by an hour, ahead and back. Devices with wrong clocks are part of the load.
+func stepClock(ctx context.Context, w *world, random *rand.Rand) error {
+	for _, step := range []string{"1h", "-1h", "0s"} {
+		if err := os.WriteFile(w.clock, []byte(step), 0o600); err != nil {
+			return err
+		}
+		sleep(ctx, between(random, 2*time.Second, 4*time.Second))
+	}
+	return nil
+}

@@ -26,11 +26,12 @@ func deadFor(random *rand.Rand) time.Duration {
 
 func killer(role string) func(context.Context, *world, *rand.Rand) error {
 	return func(ctx context.Context, w *world, random *rand.Rand) error {
-		p := w.one(role, random)
+		p, away := w.one(role, random), deadFor(random)
+		w.t.Logf("%s is killed, for %v", p.name, away.Round(time.Millisecond))
 		if err := p.kill(); err != nil {
 			return err
 		}
-		sleep(ctx, deadFor(random))
+		sleep(ctx, away)
 		return p.start()
 	}
 }

@@ -39,6 +39,7 @@ const (
 	whyKilled  = "session time-out + restore + 3 s"
 	whyStopped = "restore + 1 s"
 	whyBroker  = "20 s"
+	whyLasts   = "as long as it lasts"
 )
 
 var faults = concat(processFaults, kafkaFaults, postgresFaults, networkFaults)

@@ -15,6 +15,7 @@ var (
 	kindFlag    = flag.String("faults.kind", "", "strike these kinds alone, comma-separated")
 	seedFlag    = flag.Uint64("faults.seed", 0, "of what is struck and when; 0: another one each time")
 	rateFlag    = flag.Int("faults.rate", 400, "views a second")
+	logsFlag    = flag.String("faults.logs", "", "an existing directory that keeps the processes' logs")
 	tableFlag   = flag.String("faults.table", "", "a file for the table, as Markdown")
 )
 
@@ -52,7 +53,10 @@ func TestFaults(t *testing.T) {
 func (w *world) round(t *testing.T, name string, goal time.Duration, why string, strikes func(context.Context) (int, time.Duration, error)) row {
 	t.Helper()
 	ctx, began := t.Context(), time.Now()
-	before := w.counts()
+	before, logged := w.counts(), map[*process]int{}
+	for _, p := range w.processes {
+		logged[p] = p.logged()
+	}
 	w.load.resume()
 	n, pause, err := strikes(ctx)
 	if err != nil {
@@ -71,6 +75,9 @@ func (w *world) round(t *testing.T, name string, goal time.Duration, why string,
 		acked: after.acked - before.acked, counted: after.counted - before.counted, refused: after.refused - before.refused,
 		undecided: after.undecided - before.undecided, repeats: after.repeats - before.repeats,
 		failedAnswers: after.failedAnswers - before.failedAnswers,
+	}
+	for p, from := range logged {
+		r.restore = max(r.restore, p.opened(from))
 	}
 	t.Logf("%s: %d struck in %v: %d acknowledged (%d again, %d requests failed), %d counted, %d refused (%d undecided at first), %d lost, %d doubled, longest pause %v",
 		name, r.strikes, r.took.Round(time.Second), r.acked, r.repeats, r.failedAnswers, r.counted, r.refused, r.undecided, r.lost, r.doubled, r.pause.Round(time.Millisecond))

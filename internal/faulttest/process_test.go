@@ -156,6 +156,33 @@ func (p *process) alarms() (lines []string) {
 	return lines
 }
 
+// opened is the longest that a gate took to open a partition, as it has logged since an offset of the log.
+func (p *process) opened(from int) (longest time.Duration) {
+	text, err := os.ReadFile(p.logPath)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text[min(from, len(text)):])) {
+		_, took, ok := strings.Cut(line, "took=")
+		if !ok || !strings.Contains(line, "partition opened") {
+			continue
+		}
+		if d, err := time.ParseDuration(strings.TrimSpace(took)); err == nil {
+			longest = max(longest, d)
+		}
+	}
+	return longest
+}
+
+// logged is how much the process has logged.
+func (p *process) logged() int {
+	info, err := os.Stat(p.logPath)
+	if err != nil {
+		return 0
+	}
+	return int(info.Size())
+}
+
 // errFinal ends a wait early.
 var errFinal = errors.New("in vain")
 

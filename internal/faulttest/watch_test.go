@@ -174,8 +174,8 @@ func (h *watch) judgedTo(ends []int64) error {
 	return nil
 }
 
-// stalls measure how long counting stands still: for a partition, how long views wait in it and the read model of
-// impressions passes none of them; for all of them, how long no view was acknowledged.
+// stalls measure how long counting stands still: for a partition, how long views wait in it and impressions or
+// unique viewers pass none of them; for all of them, how long no view was acknowledged.
 type stalls struct {
 	mu           sync.Mutex
 	ends, passed []int64 // of views, by partition
@@ -216,13 +216,13 @@ func (s *stalls) sample(into []int64, now []int64, silent time.Duration) {
 	s.longest = max(s.longest, silent)
 }
 
-// passedTo tells whether impressions has passed the ends.
+// passedTo tells whether both have passed the ends.
 func (s *stalls) passedTo(ends []int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, end := range ends {
 		if s.passed[p] < end {
-			return fmt.Errorf("impressions has passed %d of %d of views/%d", s.passed[p], end, p)
+			return fmt.Errorf("counted up to %d of %d of views/%d", s.passed[p], end, p)
 		}
 	}
 	return nil
@@ -292,7 +292,9 @@ func (h *watch) samplePositions(ctx context.Context) {
 }
 
 func passedViews(ctx context.Context, conn *pgx.Conn) ([]int64, error) {
-	rows, err := conn.Query(ctx, "SELECT p.partition, p.view_next_offset FROM positions p WHERE p.projection = 'impressions'")
+	rows, err := conn.Query(ctx, `
+		SELECT p.partition, min(p.view_next_offset) FROM positions p WHERE p.projection IN ('impressions', 'uniqueviews')
+		GROUP BY p.partition HAVING count(*) = 2`)
 	if err != nil {
 		return nil, err
 	}

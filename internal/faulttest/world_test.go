@@ -128,7 +128,10 @@ func (w *world) install() {
 // launch starts the processes, each on its own lane, and waits until all are ready.
 func (w *world) launch(lanes []*lane, server string) {
 	w.t.Helper()
-	logs := w.t.TempDir()
+	logs := *logsFlag
+	if logs == "" {
+		logs = w.t.TempDir()
+	}
 	ports, err := testenv.FreePorts(len(lanes))
 	if err != nil {
 		w.t.Fatal(err)
@@ -169,7 +172,7 @@ func (w *world) launch(lanes []*lane, server string) {
 }
 
 // logBytesShown of each process where a test fails; all of it is too much to read.
-const logBytesShown = 6000
+const logBytesShown = 3000
 
 // prepare publishes the posts and fills the audience.
 func (w *world) prepare(ctx context.Context) {
