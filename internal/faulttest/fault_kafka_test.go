@@ -173,11 +173,13 @@ func freezeBroker(ctx context.Context, w *world, random *rand.Rand) error {
 // marker, and lets another gate take the partition over meanwhile. What was committed cannot be read yet: a gate that
 // restored its memory without waiting for the marker would count those views again.
 func holdBackMarker(ctx context.Context, w *world, random *rand.Rand) error {
+	p := w.take(roleGate, random)
+	defer p.breaking.Unlock()
 	return w.admin(func(a admin) error {
 		const triesMax = 60
 		for range triesMax {
 			sleep(ctx, between(random, 10*time.Millisecond, 300*time.Millisecond))
-			caught, err := w.tryHoldBackMarker(ctx, a, random)
+			caught, err := w.tryHoldBackMarker(ctx, a, p, random)
 			if caught || err != nil {
 				return err
 			}
@@ -186,7 +188,7 @@ func holdBackMarker(ctx context.Context, w *world, random *rand.Rand) error {
 	})
 }
 
-func (w *world) tryHoldBackMarker(ctx context.Context, a admin, random *rand.Rand) (bool, error) {
+func (w *world) tryHoldBackMarker(ctx context.Context, a admin, p *process, random *rand.Rand) (bool, error) {
 	gates, err := w.askGates(ctx, a)
 	if err != nil {
 		return false, err
@@ -207,7 +209,6 @@ func (w *world) tryHoldBackMarker(ctx context.Context, a admin, random *rand.Ran
 	w.t.Logf("broker %d is frozen: it has not written the markers of %v", frozen+1, held)
 	// The group would keep the dead gate for as long as the controller keeps the frozen leader; then nobody would have
 	// to wait for the marker. Which of the two had the partition is left to chance: the living one is expelled too.
-	p := w.one(roleGate, random)
 	if err := p.kill(); err != nil {
 		return true, err
 	}

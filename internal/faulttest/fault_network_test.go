@@ -58,7 +58,7 @@ func loseCommits(ctx context.Context, w *world, random *rand.Rand) error {
 		l := w.lanes[p].postgres
 		before := l.lost.Load()
 		l.commits.Store(each)
-		if err := until(ctx, time.Minute, "commits", func() error {
+		if err := until(ctx, settleWithin, "commits", func() error {
 			if n := l.lost.Load() - before; n < each {
 				return fmt.Errorf("%d answers were lost", n)
 			}

@@ -26,7 +26,8 @@ func deadFor(random *rand.Rand) time.Duration {
 
 func killer(role string) func(context.Context, *world, *rand.Rand) error {
 	return func(ctx context.Context, w *world, random *rand.Rand) error {
-		p, away := w.one(role, random), deadFor(random)
+		p, away := w.take(role, random), deadFor(random)
+		defer p.breaking.Unlock()
 		w.t.Logf("%s is killed, for %v", p.name, away.Round(time.Millisecond))
 		if err := p.kill(); err != nil {
 			return err
@@ -39,7 +40,8 @@ func killer(role string) func(context.Context, *world, *rand.Rand) error {
 func killOneOfEach(ctx context.Context, w *world, random *rand.Rand) error {
 	var dead []*process
 	for _, role := range roles {
-		p := w.one(role, random)
+		p := w.take(role, random)
+		defer p.breaking.Unlock()
 		if err := p.kill(); err != nil {
 			return err
 		}
@@ -56,7 +58,8 @@ func killOneOfEach(ctx context.Context, w *world, random *rand.Rand) error {
 
 func stopper(role string) func(context.Context, *world, *rand.Rand) error {
 	return func(ctx context.Context, w *world, random *rand.Rand) error {
-		p := w.one(role, random)
+		p := w.take(role, random)
+		defer p.breaking.Unlock()
 		if err := p.stop(); err != nil {
 			return err
 		}
@@ -69,7 +72,8 @@ func stopper(role string) func(context.Context, *world, *rand.Rand) error {
 // it did. For a moment two believe that they own a partition.
 func freezer(role string) func(context.Context, *world, *rand.Rand) error {
 	return func(ctx context.Context, w *world, random *rand.Rand) error {
-		p := w.one(role, random)
+		p := w.take(role, random)
+		defer p.breaking.Unlock()
 		if err := p.freeze(); err != nil {
 			return err
 		}

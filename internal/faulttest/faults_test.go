@@ -20,7 +20,7 @@ var (
 )
 
 // TestFaults breaks an installation of real processes, brokers and a database, and proves after each kind of fault that
-// nothing was lost and nothing counted twice.
+// nothing was lost and nothing counted twice. In its short form the faults are few, and strike all at once.
 func TestFaults(t *testing.T) {
 	seed := *seedFlag
 	if seed == 0 {
@@ -31,15 +31,37 @@ func TestFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	w := newWorld(t, seed, *rateFlag, nil)
 	random := rand.New(rand.NewPCG(seed, 1))
-	var rows []row
-	for _, f := range kinds {
-		rows = append(rows, w.round(t, f.name, f.goal, f.why, func(ctx context.Context) (int, time.Duration, error) {
-			pause, err := w.strikeOnce(ctx, f, random)
-			return 1, pause, err
+	var rows rows
+	defer func() { report(t, seed, rows) }()
+	if !*longFlag && *kindFlag == "" {
+		rows.add(w.round(t, mixed, 0, whyLasts, func(ctx context.Context) (int, time.Duration, error) {
+			return w.strikeTogether(ctx, shortForm(random), random)
 		}))
+		return
 	}
+	enough := func() bool { return time.Since(began) > time.Duration(*minutesFlag)*time.Minute }
+	for once := true; once || *longFlag && !enough(); once = false {
+		for _, f := range kinds {
+			rows.add(w.round(t, f.name, f.goal, f.why, func(ctx context.Context) (int, time.Duration, error) {
+				pause, err := w.strikeOnce(ctx, f, random)
+				return 1, pause, err
+			}))
+		}
+		for !enough() && *longFlag {
+			rows.add(w.round(t, mixed, 0, whyLasts, func(ctx context.Context) (int, time.Duration, error) {
+				return w.strikeTogether(ctx, longForm(kinds, random), random)
+			}))
+		}
+	}
+}
+
+const mixed = "all mixed"
+
+func report(t *testing.T, seed uint64, rows rows) {
+	t.Helper()
 	text := table(seed, rows)
 	t.Log("\n" + text)
 	if *tableFlag != "" {

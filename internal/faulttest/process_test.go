@@ -32,14 +32,16 @@ var program = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// process is a `seenby serve` of one role, which can be killed, frozen and started again. One goroutine at a time
-// breaks it.
+// process is a `seenby serve` of one role, which can be killed, frozen and started again.
 type process struct {
 	name, role string
 	addr       string // of its api, health and metrics; the same after each start
 	environ    []string
 	logPath    string
 
+	breaking sync.Mutex // held by whoever breaks it
+
+	mu    sync.Mutex // guards what follows
 	cmd   *exec.Cmd
 	ended chan struct{}
 }
@@ -71,8 +73,17 @@ func (p *process) start() error {
 		cmd.Wait() //nolint:errcheck // how it ended is seen in its log
 		close(ended)
 	}()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.cmd, p.ended = cmd, ended
 	return nil
+}
+
+// run is the present run of the process; nil: none.
+func (p *process) run() (*exec.Cmd, chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd, p.ended
 }
 
 // kill is kill -9; it works on a frozen process too.
@@ -82,23 +93,28 @@ func (p *process) kill() error { return p.end(syscall.SIGKILL) }
 func (p *process) stop() error { return p.end(syscall.SIGTERM) }
 
 func (p *process) end(s syscall.Signal) error {
-	if p.cmd == nil {
+	cmd, ended := p.run()
+	if cmd == nil {
 		return nil
 	}
-	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("signal %s: %w", p.name, err)
 	}
 	select {
-	case <-p.ended:
-		p.cmd = nil
+	case <-ended:
 		return nil
 	case <-time.After(processStop):
 		return fmt.Errorf("%s does not end", p.name)
 	}
 }
 
-func (p *process) freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
-func (p *process) thaw() error   { return p.cmd.Process.Signal(syscall.SIGCONT) }
+func (p *process) freeze() error { return p.signal(syscall.SIGSTOP) }
+func (p *process) thaw() error   { return p.signal(syscall.SIGCONT) }
+
+func (p *process) signal(s syscall.Signal) error {
+	cmd, _ := p.run()
+	return cmd.Process.Signal(s)
+}
 
 // ready asks /readyz.
 func (p *process) ready(ctx context.Context) error {
@@ -123,8 +139,9 @@ func (p *process) ready(ctx context.Context) error {
 // awaitReady waits until the process is ready, and says what is missing where it is not in time.
 func (p *process) awaitReady(ctx context.Context, within time.Duration) error {
 	return until(ctx, within, p.name+" to be ready", func() error {
+		_, ended := p.run()
 		select {
-		case <-p.ended:
+		case <-ended:
 			return fmt.Errorf("%w: %s has ended:\n%s", errFinal, p.name, p.tail(4000))
 		default:
 		}

@@ -21,8 +21,28 @@ type row struct {
 	undecided, repeats, failedAnswers int
 }
 
+// rows are one for each kind, in the order of their first strikes.
+type rows []row
+
+// add merges what the same kind did at another time.
+func (rs *rows) add(r row) {
+	for i := range *rs {
+		if o := &(*rs)[i]; o.name == r.name {
+			o.strikes += r.strikes
+			o.acked += r.acked
+			o.counted += r.counted
+			o.refused += r.refused
+			// What a check finds is of all time, and a finding ends the run.
+			o.lost, o.doubled = r.lost, r.doubled
+			o.pause, o.restore = max(o.pause, r.pause), max(o.restore, r.restore)
+			return
+		}
+	}
+	*rs = append(*rs, r)
+}
+
 // table is Markdown.
-func table(seed uint64, rows []row) string {
+func table(seed uint64, rows rows) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Seed %d.\n\n", seed)
 	b.WriteString("| Fault | Struck | Acknowledged | Counted | Refused | Lost | Doubled | Longest pause | Goal |\n")

@@ -218,6 +218,13 @@ func (w *world) one(role string, random *rand.Rand) *process {
 	return all[random.IntN(len(all))]
 }
 
+// take is one, for the caller alone to break until it unlocks breaking.
+func (w *world) take(role string, random *rand.Rand) *process {
+	p := w.one(role, random)
+	p.breaking.Lock()
+	return p
+}
+
 // silent is how long no view was acknowledged while the load wanted to.
 func (w *world) silent() time.Duration {
 	if w.load.paused.Load() || w.load.flying.Load() == 0 {
