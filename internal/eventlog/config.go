@@ -3,6 +3,7 @@ package eventlog
 import (
 	"crypto/tls"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -50,7 +51,25 @@ const (
 	metadataMinAge = 250 * time.Millisecond
 	// dialTimeout is short because an address that does not answer in it is tried again anyway.
 	dialTimeout = 5 * time.Second
+	// answerTimeout is how long a broker may be silent beyond what a request itself allows for. The default of 10 s
+	// would be spent on each question to a broker that hangs, while another has long taken its place.
+	answerTimeout = 5 * time.Second
+	// requestRetryFirst to requestRetryMost is how long a client waits before it tries again. The default goes up to 5 s, and a group
+	// whose coordinator died has failed often enough for that when the new one is there: its partitions would stand
+	// still for as long again.
+	requestRetryFirst = 100 * time.Millisecond
+	requestRetryMost  = time.Second
 )
+
+// retryBackoff is the wait before the next try after so many failures. It varies, so that the members of a group do
+// not come all at once.
+func retryBackoff(failures int) time.Duration {
+	wait := requestRetryMost
+	if doublings := max(failures-1, 0); doublings < 4 {
+		wait = min(requestRetryFirst<<doublings, requestRetryMost)
+	}
+	return wait/2 + rand.N(wait/2) //nolint:gosec // no secret
+}
 
 // ClientOpts are what every client has in common.
 func (c Config) ClientOpts() []kgo.Opt {
@@ -59,6 +78,8 @@ func (c Config) ClientOpts() []kgo.Opt {
 		kgo.ClientID("seenby"),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.DialTimeout(dialTimeout),
+		kgo.RequestTimeoutOverhead(answerTimeout),
+		kgo.RetryBackoffFn(retryBackoff),
 		// Keys are hashed by us, over the partition count recorded on the log: see PartitionOf.
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 	}

@@ -57,6 +57,9 @@ const (
 	retryMost  = 5 * time.Second
 	// commitEvery is how often group offsets are written for lag tools.
 	commitEvery = time.Second
+	// fetchWait is how long a broker may keep a fetch that finds nothing. One that hangs is noticed after it, and the
+	// default of 5 s would add to every wait for another leader.
+	fetchWait = time.Second
 	// askTimeout bounds one question to Kafka.
 	askTimeout = 10 * time.Second
 	// openTimeout bounds the wait for a predecessor's transaction to be completed. It is longer than a leader

@@ -63,6 +63,7 @@ func (w *worker) open(ctx context.Context) (*session, error) {
 		kgo.MaxBufferedRecords(cfg.BatchViewsMax),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(fetchWait),
 	)...)
 	if err != nil {
 		return nil, domain.Errorf(domain.CodeMisconfigured, "kafka settings: %v", err)
