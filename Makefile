@@ -11,6 +11,8 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 DATA_DIR ?= .seenby
 BENCH ?= .
 SEEDS ?= 10000
+MINUTES ?= 30
+RATE ?= 400
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 RELEASED := topics/testdata/released.binpb
 
@@ -35,6 +37,11 @@ test-schedules: ## run SEEDS schedules of faults in fake time (10,000)
 .PHONY: test-mutants
 test-mutants: ## show that the schedules catch every bug of a list
 	$(GO) test ./internal/faulttest -run '^TestMutants' -count=1 -v -timeout 0 -mutants
+
+.PHONY: test-faults
+test-faults: $(if $(KIND)$(SEED),,test-schedules) ## those schedules, then break real brokers, database and processes for MINUTES
+	$(GO) test ./internal/faulttest -run '^TestFaults$$' -count=1 -v -timeout 0 -faults.long -faults.minutes=$(MINUTES) \
+	-faults.rate=$(RATE) $(if $(SEED),-faults.seed=$(SEED)) $(if $(KIND),-faults.kind='$(KIND)') $(if $(TABLE),-faults.table='$(abspath $(TABLE))')
 
 .PHONY: bench
 bench: ## run the benchmarks; BENCH is a pattern

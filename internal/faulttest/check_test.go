@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -108,13 +109,15 @@ func (w *world) check(ctx context.Context) (finding, error) {
 	for _, p := range w.processes {
 		f.problems = append(f.problems, p.alarms()...)
 	}
+	if err := w.verify(ctx); err != nil {
+		f.problems = append(f.problems, err.Error())
+	}
 	want := w.expectation()
 	conn, err := pgx.Connect(ctx, w.pg.DSN)
 	if err != nil {
 		return f, err
 	}
 	defer conn.Close(ctx)
-	// Deferrable, so that it is one moment of the database, as the rest of the check is.
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return f, err
@@ -128,6 +131,24 @@ func (w *world) check(ctx context.Context) (finding, error) {
 		}
 	}
 	return f, nil
+}
+
+// verify asks the program's own checker, where this build has it. It recomputes from the log alone, and knows nothing of
+// the ledger.
+func (w *world) verify(ctx context.Context) error {
+	path, err := program()
+	if err != nil {
+		return err
+	}
+	if exec.CommandContext(ctx, path, "verify", "--help").Run() != nil {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, path, "verify")
+	cmd.Env = w.direct()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("seenby verify: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // expectation is what the read models must hold.

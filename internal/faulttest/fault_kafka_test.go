@@ -27,7 +27,7 @@ var kafkaFaults = []fault{
 
 const (
 	brokerStart = 2 * time.Minute // three cold machines share two cores
-	askWithin   = 5 * time.Second
+	askWithin   = 15 * time.Second
 	stopSeconds = 30
 )
 
@@ -169,132 +169,70 @@ func freezeBroker(ctx context.Context, w *world, random *rand.Rand) error {
 	return w.bringBack(ctx, m.Unpause)
 }
 
-// holdBackMarker freezes the leader of a partition of verdicts between the commit of a gate's transaction and its
-// marker, and lets another gate take the partition over meanwhile. What was committed cannot be read yet: a gate that
-// restored its memory without waiting for the marker would count those views again.
+// holdBackMarker lets another gate take partitions over between the commit of a transaction and its marker. What was
+// committed cannot be read yet: a gate that restored its memory without waiting for the marker would count those views
+// again. A frozen leader of verdicts does that to a few transactions by chance, and freezes its followers' groups with
+// it; so here everything goes on but the requests that have markers written.
 func holdBackMarker(ctx context.Context, w *world, random *rand.Rand) error {
 	p := w.take(roleGate, random)
 	defer p.breaking.Unlock()
-	return w.admin(func(a admin) error {
-		const triesMax = 60
-		for range triesMax {
-			sleep(ctx, between(random, 10*time.Millisecond, 300*time.Millisecond))
-			caught, err := w.tryHoldBackMarker(ctx, a, p, random)
-			if caught || err != nil {
-				return err
-			}
-		}
-		return fmt.Errorf("no transaction was caught in %d tries", triesMax)
-	})
-}
-
-func (w *world) tryHoldBackMarker(ctx context.Context, a admin, p *process, random *rand.Rand) (bool, error) {
-	gates, err := w.askGates(ctx, a)
-	if err != nil {
-		return false, err
-	}
-	// The coordinator of the group must stay awake: it hands the partitions over.
-	frozen := random.IntN(testenv.Brokers)
-	if gates.coordinator == frozen {
-		frozen = (frozen + 1) % testenv.Brokers
-	}
-	m := w.cluster.Machines[frozen]
-	if err := m.Pause(ctx); err != nil {
-		return false, err
-	}
-	held := gates.unmarked(ctx, a, frozen)
-	if len(held) == 0 {
-		return false, m.Unpause(ctx)
-	}
-	w.t.Logf("broker %d is frozen: it has not written the markers of %v", frozen+1, held)
-	// The group would keep the dead gate for as long as the controller keeps the frozen leader; then nobody would have
-	// to wait for the marker. Which of the two had the partition is left to chance: the living one is expelled too.
-	if err := p.kill(); err != nil {
-		return true, err
-	}
-	if err := gates.expel(ctx, a); err != nil {
-		return true, err
-	}
-	if err := p.start(); err != nil {
-		return true, err
-	}
-	sleep(ctx, between(random, 4*time.Second, 8*time.Second))
-	return true, w.bringBack(ctx, m.Unpause)
-}
-
-// gates is what Kafka knows of the gates. It is asked before a broker is frozen, since any broker may be asked for it.
-type gates struct {
-	leaders      map[int32]int // of verdicts
-	coordinator  int           // of their group
-	coordinators map[int32]int // of their transactions, by partition
-	members      []string
-}
-
-func (w *world) askGates(ctx context.Context, a admin) (*gates, error) {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	g := &gates{coordinators: map[int32]int{}}
-	var err error
-	if g.leaders, err = leadersOf(ctx, a, domain.TopicVerdicts); err != nil {
-		return nil, err
-	}
-	groups, err := a.DescribeGroups(ctx, gateGroup)
-	if err != nil {
-		return nil, err
-	}
-	g.coordinator = int(groups[gateGroup].Coordinator.NodeID) - 1
-	for _, m := range groups[gateGroup].Members {
-		g.members = append(g.members, m.MemberID)
-	}
-	for p := range int32(partitions) {
-		found := a.FindTxnCoordinators(ctx, transactionalID(p))[transactionalID(p)]
-		if found.Err != nil {
-			return nil, found.Err
-		}
-		g.coordinators[p] = int(found.NodeID) - 1
-	}
-	return g, nil
-}
-
-const gateGroup = prefix + "gate"
-
-func transactionalID(partition int32) string { return fmt.Sprintf("%sgate-%d", prefix, partition) }
-
-// unmarked are the gates' transactions that are decided, and whose markers the frozen broker has not written.
-func (g *gates) unmarked(ctx context.Context, a admin, frozen int) (held []string) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	for p := range int32(partitions) {
-		if g.leaders[p] != frozen || g.coordinators[p] == frozen {
-			continue
-		}
-		req := kmsg.NewPtrDescribeTransactionsRequest()
-		req.TransactionalIDs = []string{transactionalID(p)}
-		resp, err := req.RequestWith(ctx, a.kafka.Broker(g.coordinators[p]+1))
-		if err != nil || len(resp.TransactionStates) != 1 {
-			continue // it has moved: another try finds it
-		}
-		if resp.TransactionStates[0].State == "PrepareCommit" {
-			held = append(held, transactionalID(p))
+	before := w.heldMarkers()
+	hold := func(on bool) {
+		for _, b := range w.between {
+			b.markers.Store(on)
 		}
 	}
-	return held
-}
-
-// expel makes all members leave the group.
-func (g *gates) expel(ctx context.Context, a admin) error {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	req := kmsg.NewPtrLeaveGroupRequest()
-	req.Group = gateGroup
-	for _, id := range g.members {
-		leaving := kmsg.NewLeaveGroupRequestMember()
-		leaving.MemberID = id
-		req.Members = append(req.Members, leaving)
-	}
-	resp, err := req.RequestWith(ctx, a.kafka.Broker(g.coordinator+1))
-	if err != nil {
+	hold(true)
+	defer hold(false)
+	if err := until(ctx, askWithin, "markers to be held back", func() error {
+		if n := w.heldMarkers() - before; n == 0 {
+			return errors.New("none was")
+		}
+		return nil
+	}); err != nil {
 		return err
 	}
-	return kerr.ErrorForCode(resp.ErrorCode)
+	if err := p.kill(); err != nil {
+		return err
+	}
+	if err := w.expelGates(ctx); err != nil {
+		return err
+	}
+	sleep(ctx, between(random, 5*time.Second, 9*time.Second))
+	w.t.Logf("%d requests for markers were held back, while %s was dead", w.heldMarkers()-before, p.name)
+	hold(false)
+	return p.start()
+}
+
+func (w *world) heldMarkers() (n int64) {
+	for _, b := range w.between {
+		n += b.marked.Load()
+	}
+	return n
+}
+
+// expelGates makes all members leave the group of the gates: the living one joins again and finds itself alone, without
+// the wait for the dead one's session.
+func (w *world) expelGates(ctx context.Context) error {
+	const group = prefix + "gate"
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	return w.admin(func(a admin) error {
+		groups, err := a.DescribeGroups(ctx, group)
+		if err != nil {
+			return err
+		}
+		req := kmsg.NewPtrLeaveGroupRequest()
+		req.Group = group
+		for _, m := range groups[group].Members {
+			leaving := kmsg.NewLeaveGroupRequestMember()
+			leaving.MemberID = m.MemberID
+			req.Members = append(req.Members, leaving)
+		}
+		resp, err := req.RequestWith(ctx, a.kafka)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(resp.ErrorCode)
+	})
 }

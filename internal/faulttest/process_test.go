@@ -47,7 +47,7 @@ type process struct {
 }
 
 const (
-	processStart = time.Minute
+	processStart = 3 * time.Minute  // eight at once, beside brokers, on two cores
 	processStop  = 30 * time.Second // over the shutdown timeout
 )
 

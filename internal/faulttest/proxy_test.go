@@ -2,6 +2,7 @@ package faulttest_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -32,6 +33,8 @@ type proxy struct {
 	changed chan struct{} // closed when mode changes
 	conns   map[net.Conn]bool
 
+	markers atomic.Bool  // requests to write the markers of transactions wait
+	marked  atomic.Int64 // and so many have
 	commits atomic.Int64 // answers to COMMIT that are to be lost
 	lost    atomic.Int64 // and that were
 }
@@ -135,6 +138,7 @@ func (p *proxy) requests(to, from net.Conn, loses *atomic.Bool) {
 		n, err := from.Read(buf)
 		if n > 0 {
 			p.await()
+			p.holdMarkers(buf[:n])
 			if p.commits.Load() > 0 && bytes.Contains(buf[:n], commitMessage) && p.commits.Add(-1) >= 0 {
 				loses.Store(true)
 			}
@@ -170,6 +174,22 @@ func (p *proxy) answers(to, from net.Conn, loses *atomic.Bool) {
 		if err != nil {
 			return
 		}
+	}
+}
+
+// writeTxnMarkers is the key of the request by which a coordinator has markers written.
+const writeTxnMarkers = 27
+
+// holdMarkers waits where the bytes are such a request and those are held back. Coordinators have connections of their
+// own for them, and wait for each answer, so that a piece begins with a request.
+func (p *proxy) holdMarkers(piece []byte) {
+	const header = 6 // size and key
+	if len(piece) < header || binary.BigEndian.Uint16(piece[4:]) != writeTxnMarkers || !p.markers.Load() {
+		return
+	}
+	p.marked.Add(1)
+	for p.markers.Load() {
+		time.Sleep(time.Millisecond) // what a slow network does
 	}
 }
 

@@ -41,7 +41,8 @@ type world struct {
 
 	processes []*process
 	lanes     map[*process]*lane
-	clock     string // file that steps the clock of the first api
+	between   []*proxy // from the other brokers to each
+	clock     string   // file that steps the clock of the first api
 	environ   []string
 	key       string
 
@@ -81,9 +82,20 @@ func newWorld(t testing.TB, seed uint64, viewsPerSecond int, settings map[string
 			options.Lanes[i] = append(options.Lanes[i], p.addr)
 		}
 	}
+	for range testenv.Brokers {
+		p := newProxy(t)
+		w.between = append(w.between, p)
+		options.Between = append(options.Between, p.addr)
+	}
+	for i := range w.between {
+		t.Cleanup(func() { w.between[i].markers.Store(false) })
+	}
 	w.pg = testenv.NewPostgresMachine(t)
 	w.cluster = testenv.NewKafkaCluster(t, options)
 	server := strings.TrimPrefix(w.pg.DSN[:strings.LastIndex(w.pg.DSN, "/")], "postgres://postgres:seenby@")
+	for i, p := range w.between {
+		p.forwardTo(w.cluster.BetweenTargets[i])
+	}
 	for i, l := range lanes {
 		l.postgres.forwardTo(server)
 		for b, p := range l.kafka {
@@ -114,8 +126,7 @@ func newWorld(t testing.TB, seed uint64, viewsPerSecond int, settings map[string
 // install makes topics, schema, the tenant and its key by the commands that an operator types.
 func (w *world) install() {
 	w.t.Helper()
-	direct := append(w.environ[:len(w.environ):len(w.environ)],
-		"SEENBY_BROKERS="+strings.Join(w.cluster.Direct, ","), "SEENBY_DATABASE_URL="+w.pg.DSN)
+	direct := w.direct()
 	command(w.t, direct, "topics", "apply", "--partitions", fmt.Sprint(partitions), "--replication", "3", "--min-insync-replicas", "2")
 	command(w.t, direct, "migrate")
 	command(w.t, direct, "tenants", "create", tenant)
@@ -123,6 +134,12 @@ func (w *world) install() {
 	command(w.t, direct, "tenants", "set", tenant, "intake_views_per_second=1000000", "quota_views_per_minute=6000000",
 		"quota_burst_views=1000000", "post_cap_views=10000")
 	w.key = strings.TrimSpace(command(w.t, direct, "keys", "create", tenant))
+}
+
+// direct is the environment of a command that no fault but those of the servers touches.
+func (w *world) direct() []string {
+	return append(w.environ[:len(w.environ):len(w.environ)],
+		"SEENBY_BROKERS="+strings.Join(w.cluster.Direct, ","), "SEENBY_DATABASE_URL="+w.pg.DSN)
 }
 
 // launch starts the processes, each on its own lane, and waits until all are ready.

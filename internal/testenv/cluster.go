@@ -20,6 +20,8 @@ type KafkaCluster struct {
 	Direct   []string   // their addresses, for the test itself
 	// LaneTargets[l][i] is where broker i+1 listens for lane l.
 	LaneTargets [][]string
+	// BetweenTargets[i] is where broker i+1 listens for the others.
+	BetweenTargets []string
 }
 
 // ClusterOptions say what a cluster is like beside what every one is.
@@ -27,6 +29,8 @@ type ClusterOptions struct {
 	// Lanes are ways into the cluster that can be cut one by one: Lanes[l][i] is the address that broker i+1 tells
 	// to clients that came over lane l, a proxy of the test's, which forwards to LaneTargets[l][i].
 	Lanes [][]string
+	// Between[i] is likewise the address that broker i+1 tells to the other brokers.
+	Between []string
 	// Settings are of the brokers, as in server.properties: "broker.session.timeout.ms".
 	Settings map[string]string
 }
@@ -57,18 +61,22 @@ func newKafkaCluster(t testing.TB, options ClusterOptions) (*KafkaCluster, error
 		return loopback(port)
 	}
 	c := &KafkaCluster{LaneTargets: make([][]string, lanes)}
-	between, controllers, voters := make([]string, Brokers), make([]string, Brokers), make([]string, Brokers)
+	controllers, voters := make([]string, Brokers), make([]string, Brokers)
 	for i := range Brokers {
 		c.Direct = append(c.Direct, take())
-		between[i], controllers[i] = take(), take()
+		c.BetweenTargets = append(c.BetweenTargets, take())
+		controllers[i] = take()
 		voters[i] = fmt.Sprintf("%d@%s", i+1, controllers[i])
 		for l := range lanes {
 			c.LaneTargets[l] = append(c.LaneTargets[l], take())
 		}
 	}
 	for i := range Brokers {
-		listeners := []string{"DIRECT://" + c.Direct[i], "BETWEEN://" + between[i]}
+		listeners := []string{"DIRECT://" + c.Direct[i], "BETWEEN://" + c.BetweenTargets[i]}
 		advertised := append([]string{}, listeners...)
+		if options.Between != nil {
+			advertised[1] = "BETWEEN://" + options.Between[i]
+		}
 		protocols := []string{"DIRECT:PLAINTEXT", "BETWEEN:PLAINTEXT", "CONTROLLER:PLAINTEXT"}
 		for l := range lanes {
 			listeners = append(listeners, fmt.Sprintf("LANE%d://%s", l, c.LaneTargets[l][i]))
