@@ -140,8 +140,8 @@ func (w *world) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if exec.CommandContext(ctx, path, "verify", "--help").Run() != nil {
-		return nil
+	if err := exec.CommandContext(ctx, path, "verify", "--help").Run(); err != nil {
+		return nil //nolint:nilerr // there is no such command
 	}
 	cmd := exec.CommandContext(ctx, path, "verify")
 	cmd.Env = w.direct()

@@ -2,13 +2,13 @@ package faulttest_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"seenby/domain"
 )
@@ -99,13 +99,16 @@ func slowTransactions(ctx context.Context, w *world, random *rand.Rand) error {
 
 // rebalances joins the groups of gates and projectors and leaves them again, each second.
 func rebalances(ctx context.Context, w *world, random *rand.Rand) error {
+	groups := map[string]domain.Topic{
+		"gate": domain.TopicViews, "projector-impressions-v1": domain.TopicVerdicts, "projector-uniqueviews-v1": domain.TopicVerdicts,
+	}
 	for end := time.Now().Add(between(random, 8*time.Second, 12*time.Second)); time.Now().Before(end); {
 		began := time.Now()
-		err := errors.Join(
-			w.visit(ctx, "gate", domain.TopicViews),
-			w.visit(ctx, "projector-impressions-v1", domain.TopicVerdicts),
-			w.visit(ctx, "projector-uniqueviews-v1", domain.TopicVerdicts))
-		if err != nil {
+		visits, ctx := errgroup.WithContext(ctx)
+		for group, topic := range groups {
+			visits.Go(func() error { return w.visit(ctx, group, topic) })
+		}
+		if err := visits.Wait(); err != nil {
 			return err
 		}
 		sleep(ctx, time.Second-time.Since(began))
@@ -113,9 +116,9 @@ func rebalances(ctx context.Context, w *world, random *rand.Rand) error {
 	return nil
 }
 
-// visit is a member that does nothing and soon leaves.
+// visit is a member that takes what it is given, does nothing with it, and leaves.
 func (w *world) visit(ctx context.Context, group string, topic domain.Topic) error {
-	const stay = 200 * time.Millisecond
+	const stay = 700 * time.Millisecond
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(w.cluster.Direct...), kgo.ConsumerGroup(prefix+group), kgo.ConsumeTopics(prefix+string(topic)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit(), kgo.SessionTimeout(sessionTimeout),

@@ -3,6 +3,7 @@ package faulttest_test
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -29,9 +30,9 @@ type view struct {
 	counts    bool // else it is refused as not_in_audience
 }
 
-func freshPost(batch int) string  { return fmt.Sprintf("fresh-%d", batch) }
-func basePost(i int) string       { return fmt.Sprintf("post-%d", i) }
-func viewerName(i int) string     { return fmt.Sprintf("viewer-%d", i) }
+func freshPost(batch int) string  { return "fresh-" + strconv.Itoa(batch) }
+func basePost(i int) string       { return "post-" + strconv.Itoa(i) }
+func viewerName(i int) string     { return "viewer-" + strconv.Itoa(i) }
 func forFriends(post int) bool    { return post%4 == 0 }
 func isFresh(batch int) bool      { return batch%freshEvery == 0 }
 func isMember(viewer int) bool    { return viewer%2 == 0 }

@@ -61,7 +61,7 @@ func (w *world) strikeTogether(ctx context.Context, all strikers, random *rand.R
 	var n atomic.Int64
 	group, striking := errgroup.WithContext(ctx)
 	for _, list := range all {
-		// Their own, so that what one does does not depend on when another does it.
+		// One each, so that nothing depends on who comes first.
 		random := rand.New(rand.NewPCG(random.Uint64(), 0))
 		group.Go(func() error {
 			for _, f := range list {

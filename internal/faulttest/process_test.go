@@ -19,7 +19,7 @@ import (
 
 // program builds the real program, once.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "seenby-faults-") //nolint:usetesting // it serves all tests of the process
+	dir, err := os.MkdirTemp("", "seenby-faults-") // it serves all tests of the process
 	if err != nil {
 		return "", err
 	}

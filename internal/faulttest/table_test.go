@@ -17,7 +17,6 @@ type row struct {
 	restore                           time.Duration // the longest, part of the goal
 	why                               string
 	took                              time.Duration
-	problems                          []string
 	undecided, repeats, failedAnswers int
 }
 

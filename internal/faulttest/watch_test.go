@@ -26,7 +26,6 @@ type watch struct {
 	undecided map[viewAt]int
 	totals    verdictTotals
 	problems  []string
-	failed    error
 
 	stalls stalls
 }

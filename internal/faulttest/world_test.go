@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,8 +139,9 @@ func (w *world) install() {
 
 // direct is the environment of a command that no fault but those of the servers touches.
 func (w *world) direct() []string {
-	return append(w.environ[:len(w.environ):len(w.environ)],
-		"SEENBY_BROKERS="+strings.Join(w.cluster.Direct, ","), "SEENBY_DATABASE_URL="+w.pg.DSN)
+	return slices.Concat(w.environ, []string{
+		"SEENBY_BROKERS=" + strings.Join(w.cluster.Direct, ","), "SEENBY_DATABASE_URL=" + w.pg.DSN,
+	})
 }
 
 // launch starts the processes, each on its own lane, and waits until all are ready.
@@ -161,9 +163,10 @@ func (w *world) launch(lanes []*lane, server string) {
 			brokers = append(brokers, k.addr)
 		}
 		p.logPath = filepath.Join(logs, p.name+".log")
-		p.environ = append(w.environ[:len(w.environ):len(w.environ)],
-			"SEENBY_BROKERS="+strings.Join(brokers, ","),
-			"SEENBY_DATABASE_URL="+strings.Replace(w.pg.DSN, server, l.postgres.addr, 1))
+		p.environ = slices.Concat(w.environ, []string{
+			"SEENBY_BROKERS=" + strings.Join(brokers, ","),
+			"SEENBY_DATABASE_URL=" + strings.Replace(w.pg.DSN, server, l.postgres.addr, 1),
+		})
 		if i == 0 {
 			p.environ = append(p.environ, "FAULT_CLOCK="+w.clock)
 		}
