@@ -49,8 +49,9 @@ func (g *Group) Err() error {
 
 const (
 	// A member that is silent for this long is taken for dead and its partitions go to others.
-	sessionTimeout    = 10 * time.Second
-	heartbeatInterval = time.Second
+	sessionTimeout = 10 * time.Second
+	// By its next heartbeat a member learns that another has left: until then that one's partitions stand still.
+	heartbeatInterval = 400 * time.Millisecond
 )
 
 // JoinGroup joins a group that shares out the partitions of topics.

@@ -63,7 +63,7 @@ func (p *proxy) set(m mode, late time.Duration) {
 	defer p.mu.Unlock()
 	if m == cut || p.mode == mute && m != mute {
 		for c := range p.conns {
-			c.Close()
+			reset(c)
 		}
 		clear(p.conns)
 	}
@@ -87,6 +87,7 @@ func (p *proxy) accept(l net.Listener) {
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
 	if !p.hold(client) {
+		reset(client)
 		return
 	}
 	defer p.release(client)
@@ -95,10 +96,12 @@ func (p *proxy) serve(client net.Conn) {
 	p.mu.Unlock()
 	server, err := net.Dial("tcp", target)
 	if err != nil {
+		reset(client)
 		return
 	}
 	defer server.Close()
 	if !p.hold(server) {
+		reset(client)
 		return
 	}
 	defer p.release(server)
@@ -108,6 +111,15 @@ func (p *proxy) serve(client net.Conn) {
 		p.requests(server, client, &loses)
 	}()
 	p.answers(client, server, &loses)
+}
+
+// reset closes a connection as the kernel does where nobody listens any more: an orderly end would say that a server
+// had looked at the connection and did not like it.
+func reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetLinger(0) //nolint:errcheck // then it ends in order
+	}
+	c.Close()
 }
 
 func (p *proxy) hold(c net.Conn) bool {

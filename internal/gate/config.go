@@ -51,10 +51,12 @@ const (
 	// pauseFirst to pauseMost is how often a failed look-up is tried again.
 	pauseFirst = 100 * time.Millisecond
 	pauseMost  = 2 * time.Second
-	// retryFirst to retryMost is how long a partition waits before it is opened anew after an error. Fenced, it
-	// waits longest: the partition most likely belongs to another gate, and the group will say so.
+	// retryFirst to retryMost is how long a partition waits before it is opened anew after an error. While brokers
+	// change places it fails a few times, and then its views wait for nothing but this.
 	retryFirst = 100 * time.Millisecond
-	retryMost  = 5 * time.Second
+	retryMost  = time.Second
+	// retryFenced is longer: the partition most likely belongs to another gate, and the group will say so.
+	retryFenced = 5 * time.Second
 	// commitEvery is how often group offsets are written for lag tools.
 	commitEvery = time.Second
 	// fetchWait is how long a broker may keep a fetch that finds nothing. One that hangs is noticed after it, and the

@@ -307,3 +307,28 @@ func TestNotReadyWhileNothingCanBeWritten(t *testing.T) {
 	eventually(t, "ready again", func() bool { return g.Ready() == nil })
 	w.verdicts(0, 2)
 }
+
+// While Kafka changes places a partition cannot be opened; once it can, its views do not wait for the end of a long
+// pause.
+func TestOpensSoonAfterFailures(t *testing.T) {
+	const failures = 7 // doubled from the first pause without a bound, the last would be over six seconds
+	w := newWorld(t, worldOption{})
+	var failed atomic.Int32
+	var last atomic.Int64
+	w.fake.ControlKey(int16(kmsg.InitProducerID), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if req.(*kmsg.InitProducerIDRequest).TransactionalID == nil || failed.Add(1) > failures {
+			return nil, nil, false
+		}
+		last.Store(time.Now().UnixNano())
+		resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code // the client gives up at once, and the worker begins anew
+		return resp, nil, true
+	})
+	w.report(time.Time{}, view(1, 1, "p"))
+	w.gate(w.views...)
+	w.verdicts(0, 1)
+	if pause := time.Since(time.Unix(0, last.Load())); pause > 3*time.Second {
+		t.Errorf("the partition was opened %v after the last failure", pause)
+	}
+}

@@ -100,7 +100,7 @@ func (w *worker) run(ctx context.Context) {
 			<-ctx.Done()
 			return
 		case fenced(err):
-			wait = retryMost
+			wait = retryFenced
 			w.log.Info("gate: fenced: another gate has taken the partition over, or the transaction timed out", "err", err)
 		default:
 			w.log.Warn("gate: partition is opened anew", "err", err, "wait", wait)

@@ -46,7 +46,8 @@ type Config struct {
 	// but a wrong program, and parking the log is not progress. The projector then stands still, and goes on by itself
 	// once an operator has redriven or discarded some.
 	LettersMax int64
-	// RetryMin and RetryMax bound the pause after an error that may pass. Defaults 100 ms and 10 s.
+	// RetryMin and RetryMax bound the pause after an error that may pass. Defaults 100 ms and 2 s:
+	// counts stand still for as long after PostgreSQL is back.
 	RetryMin, RetryMax time.Duration
 }
 
@@ -61,7 +62,7 @@ func (c Config) withDefaults() Config {
 		c.RetryMin = 100 * time.Millisecond
 	}
 	if c.RetryMax == 0 {
-		c.RetryMax = 10 * time.Second
+		c.RetryMax = 2 * time.Second
 	}
 	return c
 }
