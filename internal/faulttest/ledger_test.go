@@ -3,6 +3,7 @@ package faulttest_test
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -130,6 +131,17 @@ func (l *ledger) acknowledge(first int) {
 			l.repeats++
 		}
 	}
+}
+
+// earlier is a batch that was acknowledged some time ago.
+func (l *ledger) earlier(random *rand.Rand) (first int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sent == 0 {
+		return 0, false
+	}
+	first = batchViews * random.IntN(l.sent/batchViews)
+	return first, l.acked[first] > 0
 }
 
 // count notes a counted verdict and tells how many the view has now.
