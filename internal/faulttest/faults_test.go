@@ -1,3 +1,14 @@
+// Package faulttest_test breaks an installation of real processes.
+//
+// The system under test is the program itself, `seenby serve`, as eight processes: two of each role. They reach three
+// brokers and a PostgreSQL, in containers of the test's own, over proxies (proxy_test.go), a set for each process, so that a
+// process can be cut off, or its answers lost, alone; the brokers reach each other over proxies too. A load (load_test.go)
+// reports views until they are acknowledged, and some again, at once or much later; what it knows is in a ledger
+// (ledger_test.go), where everything about a view follows from its number. A reader of its own (watch_test.go) checks every
+// verdict as it comes. After each kind of fault (fault_*_test.go) all is left alone until nothing moves, and the check
+// (check_test.go) holds ledger, verdicts and read models against each other.
+//
+// The clock of one api is stepped in a build of the program with the tag faultclock: see cmd/seenby/clock_fault.go.
 package faulttest_test
 
 import (

@@ -66,11 +66,11 @@ func (r row) goalText() string {
 	if r.goal == 0 {
 		return r.why
 	}
-	most := r.goal
+	most, text := r.goal, r.why
 	if strings.Contains(r.why, "restore") {
 		most += r.restore
+		text += " = " + seconds(most)
 	}
-	text := fmt.Sprintf("%s = %s", r.why, seconds(most))
 	if r.pause > most {
 		text += ", **missed**"
 	}
