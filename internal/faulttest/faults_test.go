@@ -16,7 +16,6 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,33 +25,17 @@ var (
 	longFlag    = flag.Bool("faults.long", false, "strike every kind of fault, then all mixed, for faults.minutes")
 	minutesFlag = flag.Int("faults.minutes", 30, "how long the long form goes on")
 	kindFlag    = flag.String("faults.kind", "", "strike these kinds alone, comma-separated")
+	seedFlag    = flag.Uint64("faults.seed", 0, "of what is struck and when; 0: another one each time")
 	rateFlag    = flag.Int("faults.rate", 400, "views a second")
 	logsFlag    = flag.String("faults.logs", "", "an existing directory that keeps the processes' logs")
 	brokerFlag  = flag.String("faults.brokers", "", "settings of the brokers, as name=value, comma-separated")
 	tableFlag   = flag.String("faults.table", "", "a file for the table, as Markdown")
 )
 
-// seedName is a flag that the tests in fake time have too, and may have declared.
-const seedName = "faults.seed"
-
-func init() {
-	if flag.Lookup(seedName) == nil {
-		flag.Uint64(seedName, 0, "of what is struck and when; 0: another one each time")
-	}
-}
-
-func givenSeed() uint64 {
-	seed, err := strconv.ParseUint(flag.Lookup(seedName).Value.String(), 10, 64)
-	if err != nil {
-		panic(err) // the flag is a number
-	}
-	return seed
-}
-
 // TestFaults breaks an installation of real processes, brokers and a database, and proves after each kind of fault that
 // nothing was lost and nothing counted twice. In its short form the faults are few, and strike all at once.
 func TestFaults(t *testing.T) {
-	seed := givenSeed()
+	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64N(1_000_000) + 1
 	}

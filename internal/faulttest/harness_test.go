@@ -58,12 +58,12 @@ func TestTheHarnessFindsLossAndDoubling(t *testing.T) {
 		t.Errorf("%d second verdicts and %d missing", h.totals.twice, h.totals.missing)
 	}
 	// An undecided view is open until it is readmitted, or its id counts.
-	first := verdict(counts[2], domain.ReasonUndecided)
+	verdict(counts[2], domain.ReasonUndecided)
 	if h.open() != 0 {
 		t.Error("a view whose id counts is open")
 	}
 	last := batchViews*5 - 1
-	first = verdict(last, domain.ReasonUndecided)
+	first := verdict(last, domain.ReasonUndecided)
 	if h.open() != 1 {
 		t.Error("an undecided view is not open")
 	}
