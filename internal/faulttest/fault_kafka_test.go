@@ -179,7 +179,7 @@ func holdBackMarker(ctx context.Context, w *world, random *rand.Rand) error {
 	before := w.heldMarkers()
 	hold := func(on bool) {
 		for _, b := range w.between {
-			b.markers.Store(on)
+			b.holdBack(on)
 		}
 	}
 	hold(true)

@@ -141,13 +141,13 @@ func TestProxyModes(t *testing.T) {
 		c.Close()
 	}
 	p.set(pass, 0)
-	p.markers.Store(true)
+	p.holdBack(true)
 	marker := []byte{0, 0, 0, 2, 0, writeTxnMarkers}
 	c = dial()
 	if got, _ := echo(c, marker, soon); len(got) > 0 || p.marked.Load() != 1 {
 		t.Errorf("a marker that is held back: %q", got)
 	}
-	p.markers.Store(false)
+	p.holdBack(false)
 	c.SetReadDeadline(time.Now().Add(ever)) //nolint:errcheck // as above
 	buf := make([]byte, len(marker))
 	if _, err := io.ReadFull(c, buf); err != nil || !bytes.Equal(buf, marker) {

@@ -30,11 +30,11 @@ type proxy struct {
 	target  string
 	mode    mode
 	late    time.Duration
-	changed chan struct{} // closed when mode changes
+	markers bool          // requests to write the markers of transactions wait
+	changed chan struct{} // closed when mode or markers change
 	conns   map[net.Conn]bool
 
-	markers atomic.Bool  // requests to write the markers of transactions wait
-	marked  atomic.Int64 // and so many have
+	marked  atomic.Int64 // requests for markers that were held back
 	commits atomic.Int64 // answers to COMMIT that are to be lost
 	lost    atomic.Int64 // and that were
 }
@@ -68,6 +68,18 @@ func (p *proxy) set(m mode, late time.Duration) {
 		clear(p.conns)
 	}
 	p.mode, p.late = m, late
+	p.change()
+}
+
+// holdBack has requests for markers wait, or lets them go.
+func (p *proxy) holdBack(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.markers = on
+	p.change()
+}
+
+func (p *proxy) change() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -175,7 +187,7 @@ func (p *proxy) answers(to, from net.Conn, loses *atomic.Bool) {
 				return // and both ends are closed
 			}
 			if m == slow {
-				time.Sleep(late) // what a slow network does
+				<-time.After(late)
 			}
 			if m != mute {
 				if _, err := to.Write(buf[:n]); err != nil {
@@ -196,12 +208,20 @@ const writeTxnMarkers = 27
 // own for them, and wait for each answer, so that a piece begins with a request.
 func (p *proxy) holdMarkers(piece []byte) {
 	const header = 6 // size and key
-	if len(piece) < header || binary.BigEndian.Uint16(piece[4:]) != writeTxnMarkers || !p.markers.Load() {
+	if len(piece) < header || binary.BigEndian.Uint16(piece[4:]) != writeTxnMarkers {
 		return
 	}
-	p.marked.Add(1)
-	for p.markers.Load() {
-		time.Sleep(time.Millisecond) // what a slow network does
+	for first := true; ; first = false {
+		p.mu.Lock()
+		held, changed := p.markers, p.changed
+		p.mu.Unlock()
+		if !held {
+			return
+		}
+		if first {
+			p.marked.Add(1)
+		}
+		<-changed
 	}
 }
 

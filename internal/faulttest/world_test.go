@@ -89,7 +89,7 @@ func newWorld(t testing.TB, seed uint64, viewsPerSecond int, settings map[string
 		options.Between = append(options.Between, p.addr)
 	}
 	for i := range w.between {
-		t.Cleanup(func() { w.between[i].markers.Store(false) })
+		t.Cleanup(func() { w.between[i].holdBack(false) })
 	}
 	w.pg = testenv.NewPostgresMachine(t)
 	w.cluster = testenv.NewKafkaCluster(t, options)
