@@ -136,11 +136,7 @@ func (w *world) check(ctx context.Context) (finding, error) {
 // verify asks the program's own checker. It recomputes from the log alone, and knows nothing of
 // the ledger.
 func (w *world) verify(ctx context.Context) error {
-	path, err := program()
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, path, "verify")
+	cmd := exec.CommandContext(ctx, w.program, "verify")
 	cmd.Env = w.direct()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("seenby verify: %w\n%s", err, out)

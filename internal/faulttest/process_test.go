@@ -17,23 +17,21 @@ import (
 	"time"
 )
 
-// program builds the real program, once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "seenby-faults-") // it serves all tests of the process
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "seenby")
+// build makes the real program, for the test, and gives its path.
+func build(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "seenby")
 	// The tag adds the clock that can be stepped, see cmd/seenby/clock_fault.go, and nothing else.
-	build := exec.Command("go", "build", "-tags", "faultclock", "-o", path, "seenby/cmd/seenby")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build seenby: %w\n%s", err, out)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", "faultclock", "-o", path, "seenby/cmd/seenby")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build seenby: %v\n%s", err, out)
 	}
-	return path, nil
-})
+	return path
+}
 
 // process is a `seenby serve` of one role, which can be killed, frozen and started again.
 type process struct {
+	program    string // its path
 	name, role string
 	addr       string // of its api, health and metrics; the same after each start
 	environ    []string
@@ -52,17 +50,13 @@ const (
 )
 
 func (p *process) start() error {
-	path, err := program()
-	if err != nil {
-		return err
-	}
 	log, err := os.OpenFile(p.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	fmt.Fprintf(log, "=== start of %s\n", p.name)
-	cmd := exec.Command(path, "serve", "--roles", p.role, "--http-addr", p.addr)
+	cmd := exec.Command(p.program, "serve", "--roles", p.role, "--http-addr", p.addr)
 	cmd.Env, cmd.Stdout, cmd.Stderr = p.environ, log, log
 	cmd.SysProcAttr = dieWithUs()
 	if err := cmd.Start(); err != nil {
@@ -223,18 +217,14 @@ func until(ctx context.Context, within time.Duration, what string, holds func() 
 }
 
 // command runs a command of the program to its end and gives what it printed.
-func command(t testing.TB, environ []string, args ...string) string {
-	t.Helper()
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), path, args...)
+func (w *world) command(environ []string, args ...string) string {
+	w.t.Helper()
+	cmd := exec.CommandContext(w.t.Context(), w.program, args...)
 	var stderr bytes.Buffer
 	cmd.Env, cmd.Stderr = environ, &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("seenby %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.Bytes())
+		w.t.Fatalf("seenby %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.Bytes())
 	}
 	return string(out)
 }

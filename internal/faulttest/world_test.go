@@ -36,6 +36,7 @@ var roles = []string{roleAPI, roleGate, roleProjector, roleKeeper}
 // proxy on every way between a process and a server.
 type world struct {
 	t       testing.TB
+	program string // its path
 	seed    uint64
 	cluster *testenv.KafkaCluster
 	pg      *testenv.PostgresMachine
@@ -68,10 +69,7 @@ func (l *lane) setKafka(m mode, late time.Duration) {
 // newWorld starts everything and lets the load run.
 func newWorld(t testing.TB, seed uint64, viewsPerSecond int, settings map[string]string) *world {
 	t.Helper()
-	if _, err := program(); err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, seed: seed, lanes: map[*process]*lane{}, ledger: newLedger(seed)}
+	w := &world{t: t, program: build(t), seed: seed, lanes: map[*process]*lane{}, ledger: newLedger(seed)}
 	names := len(roles) * perRole
 	lanes := make([]*lane, names)
 	options := testenv.ClusterOptions{Lanes: make([][]string, names), Settings: settings}
@@ -128,13 +126,13 @@ func newWorld(t testing.TB, seed uint64, viewsPerSecond int, settings map[string
 func (w *world) install() {
 	w.t.Helper()
 	direct := w.direct()
-	command(w.t, direct, "topics", "apply", "--partitions", fmt.Sprint(partitions), "--replication", "3", "--min-insync-replicas", "2")
-	command(w.t, direct, "migrate")
-	command(w.t, direct, "tenants", "create", tenant)
+	w.command(direct, "topics", "apply", "--partitions", fmt.Sprint(partitions), "--replication", "3", "--min-insync-replicas", "2")
+	w.command(direct, "migrate")
+	w.command(direct, "tenants", "create", tenant)
 	// No view of the load is refused for being one of many: whatever is not counted then is lost.
-	command(w.t, direct, "tenants", "set", tenant, "intake_views_per_second=1000000", "quota_views_per_minute=6000000",
+	w.command(direct, "tenants", "set", tenant, "intake_views_per_second=1000000", "quota_views_per_minute=6000000",
 		"quota_burst_views=1000000", "post_cap_views=10000")
-	w.key = strings.TrimSpace(command(w.t, direct, "keys", "create", tenant))
+	w.key = strings.TrimSpace(w.command(direct, "keys", "create", tenant))
 }
 
 // direct is the environment of a command that no fault but those of the servers touches.
@@ -157,7 +155,7 @@ func (w *world) launch(lanes []*lane, server string) {
 	}
 	for i, l := range lanes {
 		role := roles[i/perRole]
-		p := &process{role: role, name: fmt.Sprintf("%s-%d", role, i%perRole+1), addr: fmt.Sprintf("127.0.0.1:%d", ports[i])}
+		p := &process{program: w.program, role: role, name: fmt.Sprintf("%s-%d", role, i%perRole+1), addr: fmt.Sprintf("127.0.0.1:%d", ports[i])}
 		var brokers []string
 		for _, k := range l.kafka {
 			brokers = append(brokers, k.addr)
