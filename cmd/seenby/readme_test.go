@@ -2,7 +2,10 @@ package main
 
 import (
 	"flag"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,7 +15,10 @@ import (
 
 var update = flag.Bool("update", false, "write the settings' table into README.md")
 
-const readmePath = "../../README.md"
+const (
+	root       = "../.."
+	readmePath = root + "/README.md"
+)
 
 // TestReadmeCommands runs what the README tells a newcomer to type, as it stands. Every block of shell in it has
 // to be known here.
@@ -61,6 +67,35 @@ func TestReadmeVerdicts(t *testing.T) {
 	for _, reason := range append(domain.Reasons, reasonCounted) {
 		if !strings.Contains(table, "`"+string(reason)+"`") {
 			t.Errorf("README.md does not say why a view is %s", reason)
+		}
+	}
+}
+
+// TestGuarantees: each test that a guarantee is said to stand on is there.
+func TestGuarantees(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "guarantees.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	err = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		tests.Write(source)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`\bTest[A-Z]\w*`).FindAllString(string(text), -1)
+	if len(named) < 30 {
+		t.Errorf("only %d tests are named", len(named))
+	}
+	for _, name := range named {
+		if !strings.Contains(tests.String(), "func "+name+"(t *testing.T)") {
+			t.Errorf("docs/guarantees.md names %s, which is not there", name)
 		}
 	}
 }
