@@ -24,17 +24,18 @@ func of(projection string) func(pgx.NamedArgs) string {
 
 // interpreted are the statements that memStore knows, by the name that they are registered under.
 var interpreted = map[string]statement{
-	"positions.of":             {nil, positionsOf},
-	"positions.other_topic":    {nil, positionsOtherTopic},
-	"positions.insert_missing": {ofArgument, positionsInsertMissing},
-	"positions.lock":           {ofArgument, positionsLock},
-	"positions.advance":        {ofArgument, positionsAdvance},
-	"positions.complete_to":    {ofArgument, positionsCompleteTo},
-	"dead_letters.parked_keys": {nil, lettersParkedKeys},
-	"dead_letters.count":       {nil, lettersCount},
-	"dead_letters.park":        {ofArgument, lettersPark},
-	"impressions.add":          {of("impressions"), impressionsAdd},
-	"uniqueviews.add":          {of("uniqueviews"), uniqueviewsAdd},
+	"positions.of":              {nil, positionsOf},
+	"positions.other_topic":     {nil, positionsOtherTopic},
+	"positions.insert_missing":  {ofArgument, positionsInsertMissing},
+	"positions.lock":            {ofArgument, positionsLock},
+	"positions.advance":         {ofArgument, positionsAdvance},
+	"positions.complete_to":     {ofArgument, positionsCompleteTo},
+	"dead_letters.parked_keys":  {nil, lettersParkedKeys},
+	"dead_letters.count":        {nil, lettersCount},
+	"dead_letters.lock_parking": {ofArgument, nothing},
+	"dead_letters.park":         {ofArgument, lettersPark},
+	"impressions.add":           {of("impressions"), impressionsAdd},
+	"uniqueviews.add":           {of("uniqueviews"), uniqueviewsAdd},
 }
 
 // arg is an argument, of exactly the type that the projections give it.
@@ -58,6 +59,9 @@ func keysOf(a pgx.NamedArgs) []positionKey {
 	}
 	return keys
 }
+
+// nothing is what a statement does that only locks.
+func nothing(*view, pgx.NamedArgs) ([][]any, error) { return nil, nil }
 
 func positionsOf(v *view, a pgx.NamedArgs) (rows [][]any, err error) {
 	for _, k := range v.sortedPositions(ofArgument(a), arg[int](a, "version")) {

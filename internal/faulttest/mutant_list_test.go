@@ -214,11 +214,11 @@ func Park(ctx context.Context, tx Tx, p Projection, w Work, letters []DeadLetter
 		"A negative is final once the projection has passed an end that was asked too early: a post that came in between is refused as unknown.",
 		[]edit{
 			{"internal/gate/open.go",
-				`	windows windows
-	next `,
-				`	windows windows
+				`	memory  *domain.Memory
+`,
+				`	memory  *domain.Memory
 	early   map[domain.Topic][]domain.Position
-	next `},
+`},
 			{"internal/gate/batch.go",
 				`	records, err := s.poll(ctx)
 	if err != nil || len(records) == 0 {`,
