@@ -185,6 +185,8 @@ func (a *apps) view(rnd *rand.Rand, of *post) *reported {
 	case 1:
 		v.ViewedAt = now.Add(a.w.limits.Future + 5*time.Second + between(rnd, time.Minute)) // future
 	case 2:
+	case 4:
+		v.ViewedAt = now.Add(-a.w.limits.Stale + 200*time.Millisecond + between(rnd, 3*time.Second)) // stale if it were judged anew later
 	case 3:
 		v.ViewedAt, v.SentAt = now.Add(15*time.Second), now.Add(15*time.Second) // a clock that is ahead, corrected
 	default:
