@@ -66,14 +66,12 @@ func TestReadRanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if ends, err = log.Ends(ctx, domain.TopicVerdicts); err != nil {
-		t.Fatal(err)
-	}
+	ends = endsAt(t, log, domain.TopicVerdicts, 4) // two records and two markers
 	read := 0
 	if err := log.ReadRange(ctx, ends[0].In().At(0), ends[0].NextOffset, func(records []domain.Record) error {
 		read += len(records)
 		return nil
-	}); err != nil || read != 1 || ends[0].NextOffset < 4 {
+	}); err != nil || read != 1 {
 		t.Errorf("%d verdicts up to %d: %v", read, ends[0].NextOffset, err)
 	}
 }

@@ -51,6 +51,7 @@ func TestFaults(t *testing.T) {
 			settings[name] = value
 		}
 	}
+	batchViews = max(batchViews, *rateFlag/batchesPerSecond)
 	w := newWorld(t, seed, *rateFlag, settings)
 	random := rand.New(rand.NewPCG(seed, 1))
 	var rows rows

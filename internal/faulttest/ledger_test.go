@@ -16,12 +16,16 @@ import (
 // What the load consists of. Everything about a view follows from its number and the seed, so that the ledger keeps a
 // few bytes of it: ten million fit into a hundred megabytes.
 const (
-	batchViews = 32   // views of one request
 	basePosts  = 48   // published before the load begins
 	viewers    = 4000 // of which the even ones are in the audience
 	freshEvery = 16   // one batch of so many is of a post that is published right before it
 	audience   = "friends"
 )
+
+// batchViews is how many views one request has: more at high rates, so that no more than batchesPerSecond are under way.
+var batchViews = 32
+
+const batchesPerSecond = 40
 
 // view is one view as it is reported, and what must become of it.
 type view struct {

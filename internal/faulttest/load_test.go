@@ -57,7 +57,7 @@ func newLoad(ctx context.Context, w *world, viewsPerSecond int) *load {
 
 // issue lets batches go at the rate; what the workers cannot take, since they wait for answers, is not made up for.
 func (l *load) issue(ctx context.Context, viewsPerSecond int) {
-	tick := time.NewTicker(time.Second * batchViews / time.Duration(viewsPerSecond))
+	tick := time.NewTicker(time.Second * time.Duration(batchViews) / time.Duration(viewsPerSecond))
 	defer tick.Stop()
 	for {
 		select {
