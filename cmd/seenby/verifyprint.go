@@ -64,7 +64,7 @@ func (env *environment) printVerification(r *verify.Report) {
 	if r.Clean {
 		verdict = "Clean"
 	}
-	env.printf("\n%s: %s posts compared; %s views, %s impressions and %s unique pairs by the log.\n",
+	env.printf("\n%s. Posts compared: %s. By the log: views %s, impressions %s, unique pairs %s.\n",
 		verdict, grouped(r.Posts), grouped(all.Reported), grouped(all.Impressions), grouped(all.UniquePairs))
 }
 

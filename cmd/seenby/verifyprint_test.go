@@ -30,7 +30,7 @@ func TestPrintVerification(t *testing.T) {
 	(&environment{stdout: &out}).printVerification(report)
 	for _, want := range []string{
 		"demo    3              1,234    1,200       34        1,200             7  duplicate 30, stale 4\n", "demo p,", "waits for dead letters", "post p of tenant demo",
-		"posts/1 to reach 9 (the read model stands at 5)", "Note: something to know.", "as many as by the log", "right in sum", "verdicts/3@17 is wrong (demo)", "DIFFERENT: 2 posts compared",
+		"posts/1 to reach 9 (the read model stands at 5)", "Note: something to know.", "as many as by the log", "right in sum", "verdicts/3@17 is wrong (demo)", "DIFFERENT. Posts compared: 2. By the log: views",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("says nothing of %q:\n%s", want, &out)
