@@ -11,7 +11,7 @@ import (
 // may use as a tablespace. It is empty after each start of the machine.
 const (
 	SmallDisk      = "/small"
-	SmallDiskBytes = 32 << 20
+	SmallDiskBytes = 256 << 20
 )
 
 // PostgresMachine is a PostgreSQL of its own, for tests that break it. Unlike the shared one it keeps what it has
