@@ -216,6 +216,7 @@ type watch struct {
 	waiting map[domain.ViewID]time.Time // reported, without a final verdict
 	took    map[domain.ViewID]time.Duration
 	fresh   []domain.ViewID
+	refused int // for good
 	seq     uint64
 }
 
@@ -261,6 +262,9 @@ func (w *watch) take(records []domain.Record) {
 		}
 		if at, mine := w.waiting[v.ViewID]; mine {
 			w.took[v.ViewID] = now.Sub(at)
+			if !v.Counted() {
+				w.refused++
+			}
 			delete(w.waiting, v.ViewID)
 		}
 	}
