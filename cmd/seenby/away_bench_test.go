@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"seenby/domain"
-	"seenby/internal/eventlog"
-	"seenby/internal/postgres"
 )
 
 // postsAwayFor is how long BenchmarkPostsAway does without the projection of posts.
@@ -20,14 +18,7 @@ const postsAwayFor = 10 * time.Minute
 func BenchmarkPostsAway(b *testing.B) {
 	for b.Loop() {
 		in, key := install(b)
-		log, err := eventlog.Open(eventlog.Config{Brokers: in.brokers, Prefix: in.prefix})
-		if err != nil {
-			b.Fatal(err)
-		}
-		store, err := postgres.Open(b.Context(), postgres.Config{URL: in.database})
-		if err != nil {
-			b.Fatal(err)
-		}
+		log, store, closeBoth := in.open(b)
 		makeTenants(b, log)
 		fill(b, log, steadyPosts, func(i int, _ *mathrand.Rand) domain.Event { return openPost(other, benchPost(i)) })
 		projector := func(names string) *process {
@@ -65,7 +56,6 @@ func BenchmarkPostsAway(b *testing.B) {
 		posts.stop()
 		counts.stop()
 		rest.stop()
-		store.Close()
-		log.Close()
+		closeBoth()
 	}
 }

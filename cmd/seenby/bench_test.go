@@ -43,14 +43,7 @@ func BenchmarkDrain(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		in, key := install(b)
-		log, err := eventlog.Open(eventlog.Config{Brokers: in.brokers, Prefix: in.prefix})
-		if err != nil {
-			b.Fatal(err)
-		}
-		store, err := postgres.Open(b.Context(), postgres.Config{URL: in.database})
-		if err != nil {
-			b.Fatal(err)
-		}
+		log, store, closeBoth := in.open(b)
 		fillPosts(b, log)
 		projectors := in.serve(key, "projector")
 		awaitDrained(b, log, store, domain.TopicPosts, "posts")
@@ -68,10 +61,23 @@ func BenchmarkDrain(b *testing.B) {
 			b.ReportMetric((after-before[name])/(drainViews/1e6), name+"-cpu-s/M")
 		}
 		p.stop()
-		store.Close()
-		log.Close()
+		closeBoth()
 		b.StartTimer()
 	}
+}
+
+// open gives a benchmark its own way to Kafka and PostgreSQL, until it is closed.
+func (in *installation) open(b *testing.B) (*eventlog.Log, *postgres.Store, func()) {
+	b.Helper()
+	log, err := eventlog.Open(eventlog.Config{Brokers: in.brokers, Prefix: in.prefix})
+	if err != nil {
+		b.Fatal(err)
+	}
+	store, err := postgres.Open(b.Context(), postgres.Config{URL: in.database})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return log, store, func() { store.Close(); log.Close() }
 }
 
 func fillPosts(b *testing.B, log *eventlog.Log) {

@@ -46,14 +46,7 @@ var importRates = []int64{2_000, 5_000, 10_000}
 func BenchmarkTenants(b *testing.B) {
 	for b.Loop() {
 		in, key := install(b)
-		log, err := eventlog.Open(eventlog.Config{Brokers: in.brokers, Prefix: in.prefix})
-		if err != nil {
-			b.Fatal(err)
-		}
-		store, err := postgres.Open(b.Context(), postgres.Config{URL: in.database})
-		if err != nil {
-			b.Fatal(err)
-		}
+		log, store, closeBoth := in.open(b)
 		makeTenants(b, log)
 		fill(b, log, steadyPosts, func(i int, _ *mathrand.Rand) domain.Event { return openPost(other, benchPost(i)) })
 		p := in.serve(key, "api,gate,projector,keeper")
@@ -99,8 +92,7 @@ func BenchmarkTenants(b *testing.B) {
 		b.ReportMetric(time.Since(started).Seconds(), "import-s")
 		w.stop()
 		p.stop()
-		store.Close()
-		log.Close()
+		closeBoth()
 	}
 }
 
