@@ -125,12 +125,14 @@ type caught struct {
 	again bool
 }
 
-// hunt builds the mutant's tests and runs schedules until one fails; nil: none does.
+// hunt builds the mutant's tests and runs schedules until one fails that also fails when it is run again: one that hung
+// on how goroutines took turns need not. Else it gives the last that failed; nil: none does.
 func (m mutant) hunt(ctx context.Context, dir string) (*caught, error) {
 	binary, err := m.build(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
+	var c *caught
 	const step = 4 // in a process; a mutant that hangs is stopped by its time limit
 	for first := 1; first <= mutantSeeds; first += step {
 		out, failed, err := run(ctx, binary, "-test.run=^TestSchedules$", "-test.timeout=10m",
@@ -145,14 +147,16 @@ func (m mutant) hunt(ctx context.Context, dir string) (*caught, error) {
 		if found == nil {
 			return nil, fmt.Errorf("the schedules from %d on end without a word of their own:\n%s", first, out)
 		}
-		c := &caught{by: short(string(found[2]))}
+		c = &caught{by: short(string(found[2]))}
 		if c.seed, err = strconv.Atoi(string(found[1])); err != nil {
 			return nil, err
 		}
 		_, c.again, err = run(ctx, binary, "-test.run=^TestSchedules$", "-test.timeout=10m", "-schedules.seed="+string(found[1]))
-		return c, err
+		if err != nil || c.again {
+			return c, err
+		}
 	}
-	return nil, nil
+	return c, nil
 }
 
 // build makes the test binary of this package over the mutant's files.
