@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"seenby/domain"
 )
 
@@ -66,28 +64,28 @@ func Cut(rows map[domain.Partition]PositionRow, b domain.Batch) Work {
 // It fails with ErrMoved where a position does not stand where the work was cut, with domain.ErrUnknownEvent
 // where the process is too old, and with a Full where more letters than allowed would be parked; the caller rolls
 // back on any error.
-func Write(ctx context.Context, tx Tx, p Projection, w Work) (Done, error) {
-	ok, err := Advance(ctx, tx, p.Name(), p.Version(), w.Moves)
+func Write(ctx context.Context, tx Tx, m ReadModel, w Work) (Done, error) {
+	ok, err := Advance(ctx, tx, m, w.Moves)
 	if err != nil {
 		return Done{}, err
 	}
 	if !ok {
 		return Done{}, ErrMoved
 	}
-	good, letters, err := sift(ctx, tx, p, w.Records)
+	good, letters, err := sift(ctx, tx, m, w.Records)
 	if err != nil {
 		return Done{}, err
 	}
 	if len(good) > 0 {
-		if err := p.Apply(ctx, tx, good); err != nil {
-			return Done{}, fmt.Errorf("apply to %s: %w", p.Name(), err)
+		if err := m.Apply(ctx, tx, good); err != nil {
+			return Done{}, fmt.Errorf("apply to %s: %w", m.Name(), err)
 		}
 	}
 	if len(letters) > 0 {
-		if err := roomFor(ctx, tx, p, letters, w.LettersMax); err != nil {
+		if err := roomFor(ctx, tx, m, letters, w.LettersMax); err != nil {
 			return Done{}, err
 		}
-		if err := park(ctx, tx, p.Name(), p.Version(), letters, w.ParkedAt); err != nil {
+		if err := park(ctx, tx, m, letters, w.ParkedAt); err != nil {
 			return Done{}, err
 		}
 	}
@@ -108,16 +106,16 @@ func (f *Full) Unwrap() error { return f.err }
 // It is the last lock of a transaction, so nobody who holds it waits for another. References to the row, which every
 // new position and letter makes, do not wait for it.
 var lockParkingSQL = SQL("dead_letters.lock_parking", `
-SELECT FROM read_models r WHERE r.projection = @projection FOR NO KEY UPDATE`)
+SELECT FROM read_model_versions v WHERE v.projection = @projection AND v.version = @version FOR NO KEY UPDATE`)
 
 // roomFor tells whether the letters may be parked. Those that follow others always may: an app that goes on writing
 // one post must not stop the others. Projectors of one projection that park at once do so one after the other, or each
 // would count without the other's.
-func roomFor(ctx context.Context, tx Tx, p Projection, letters []DeadLetter, lettersMax int64) error {
-	if _, err := tx.Exec(ctx, lockParkingSQL, pgx.NamedArgs{"projection": p.Name()}); err != nil {
-		return fmt.Errorf("lock the parking of %s: %w", p.Name(), err)
+func roomFor(ctx context.Context, tx Tx, m ReadModel, letters []DeadLetter, lettersMax int64) error {
+	if _, err := tx.Exec(ctx, lockParkingSQL, m.args()); err != nil {
+		return fmt.Errorf("lock the parking of %s: %w", m, err)
 	}
-	n, err := CountLetters(ctx, tx, p.Name(), p.Version())
+	n, err := CountLetters(ctx, tx, m)
 	if err != nil {
 		return err
 	}
@@ -129,7 +127,7 @@ func roomFor(ctx context.Context, tx Tx, p Projection, letters []DeadLetter, let
 			return &Full{Record: l.Record, err: domain.Errorf(domain.CodeTooLarge,
 				"projection %s has %d dead letters, as many as it may, and stands still before %s (%s): this is no stray event; "+
 					"look at them with `seenby deadletters list --projection %s`, then redrive or discard them: the projection goes on by itself",
-				p.Name(), n-1, At(l.Record), l.Reason, p.Name())}
+				m.Name(), n-1, At(l.Record), l.Reason, m.Name())}
 		}
 	}
 	return nil
@@ -161,12 +159,12 @@ const followsReason = "an earlier event with its key is parked"
 
 // sift parts the records that can be folded from those to be parked: poison, and whatever follows a parked
 // event with its order key. The positions are locked, so nobody redrives letters meanwhile.
-func sift(ctx context.Context, q Querier, p Projection, records []domain.Record) (good []domain.Record, letters []DeadLetter, err error) {
+func sift(ctx context.Context, q Querier, m ReadModel, records []domain.Record) (good []domain.Record, letters []DeadLetter, err error) {
 	var keys [][]byte
 	ordered := make([]string, len(records))
 	seen := map[string]bool{}
 	for i, r := range records {
-		if key := boundOrderKey(p.OrderKey(r)); key != "" {
+		if key := boundOrderKey(m.OrderKey(r)); key != "" {
 			ordered[i] = key
 			if !seen[key] {
 				seen[key] = true
@@ -174,7 +172,7 @@ func sift(ctx context.Context, q Querier, p Projection, records []domain.Record)
 			}
 		}
 	}
-	parked, err := parkedKeys(ctx, q, p.Name(), p.Version(), keys)
+	parked, err := parkedKeys(ctx, q, m, keys)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -183,7 +181,7 @@ func sift(ctx context.Context, q Querier, p Projection, records []domain.Record)
 		letter := DeadLetter{Record: r, OrderKey: ordered[i]}
 		bad := r.Err
 		if bad == nil {
-			bad = p.Check(r)
+			bad = m.Check(r)
 		}
 		switch {
 		case errors.Is(bad, domain.ErrUnknownEvent):

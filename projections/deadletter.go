@@ -40,12 +40,14 @@ FROM dead_letters d
 WHERE d.projection = @projection AND d.version = @version AND d.order_key <> '' AND d.order_key = ANY(@keys::bytea[])`)
 
 // parkedKeys gives those of the order keys (bounded) that have letters parked.
-func parkedKeys(ctx context.Context, q Querier, projection string, version int, keys [][]byte) (map[string]bool, error) {
+func parkedKeys(ctx context.Context, q Querier, m ReadModel, keys [][]byte) (map[string]bool, error) {
 	parked := map[string]bool{}
 	if len(keys) == 0 {
 		return parked, nil
 	}
-	rows, err := q.Query(ctx, parkedKeysSQL, pgx.NamedArgs{"projection": projection, "version": version, "keys": keys})
+	args := m.args()
+	args["keys"] = keys
+	rows, err := q.Query(ctx, parkedKeysSQL, args)
 	if err != nil {
 		return nil, fmt.Errorf("look for parked keys: %w", err)
 	}
@@ -62,10 +64,10 @@ func parkedKeys(ctx context.Context, q Querier, projection string, version int, 
 var countLettersSQL = SQL("dead_letters.count", `
 SELECT count(*) FROM dead_letters d WHERE d.projection = @projection AND d.version = @version AND NOT d.follows`)
 
-// CountLetters is how many dead letters of a projection's version are parked for what they are, and not only because
+// CountLetters is how many dead letters of a version are parked for what they are, and not only because
 // they follow another.
-func CountLetters(ctx context.Context, q Querier, projection string, version int) (n int64, err error) {
-	if err := q.QueryRow(ctx, countLettersSQL, pgx.NamedArgs{"projection": projection, "version": version}).Scan(&n); err != nil {
+func CountLetters(ctx context.Context, q Querier, m ReadModel) (n int64, err error) {
+	if err := q.QueryRow(ctx, countLettersSQL, m.args()).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count dead letters: %w", err)
 	}
 	return n, nil
@@ -80,7 +82,7 @@ FROM unnest(@topic_ids::uuid[], @partitions::integer[], @offsets::bigint[], @top
             @times::timestamptz[]) AS l`)
 
 // park writes dead letters; at is the time of the parking.
-func park(ctx context.Context, tx Tx, projection string, version int, letters []DeadLetter, at time.Time) error {
+func park(ctx context.Context, tx Tx, m ReadModel, letters []DeadLetter, at time.Time) error {
 	n := len(letters)
 	offsets, orderKeys, reasons, follows := make([]int64, n), make([][]byte, n), make([]string, n), make([]bool, n)
 	types, keys, values, times := make([]string, n), make([][]byte, n), make([][]byte, n), make([]time.Time, n)
@@ -93,7 +95,7 @@ func park(ctx context.Context, tx Tx, projection string, version int, letters []
 		keys[i], values[i], times[i] = append([]byte{}, r.Key...), r.Value, clampTime(r.Time)
 	}
 	args := pgx.NamedArgs{
-		"projection": projection, "version": version, "parked_at": at, "offsets": offsets, "order_keys": orderKeys,
+		"projection": m.Name(), "version": m.Version, "parked_at": at, "offsets": offsets, "order_keys": orderKeys,
 		"reasons": reasons, "follows": follows, "event_types": types, "record_keys": keys, "values": values, "times": times,
 	}
 	addPartitions(args, letters, func(l DeadLetter) domain.Partition { return l.Record.Partition })

@@ -19,11 +19,11 @@ WHERE d.projection = @projection AND d.version = @version AND d.topic_id = @topi
 
 // MarkDiscarding marks letters of a partition as being given up: from then on no redrive applies them, so that the
 // decision can be recorded without a race. It tells whether all of them are there; if not, the caller rolls back.
-func MarkDiscarding(ctx context.Context, tx Tx, p Projection, in domain.Partition, offsets []int64) (all bool, err error) {
-	if _, err := lockPosition(ctx, tx, p, in); err != nil {
+func MarkDiscarding(ctx context.Context, tx Tx, m ReadModel, in domain.Partition, offsets []int64) (all bool, err error) {
+	if _, err := lockPosition(ctx, tx, m, in); err != nil {
 		return false, err
 	}
-	tag, err := tx.Exec(ctx, markLettersSQL, letterArgs(p, in, offsets))
+	tag, err := tx.Exec(ctx, markLettersSQL, letterArgs(m, in, offsets))
 	if err != nil {
 		return false, fmt.Errorf("mark dead letters: %w", err)
 	}
@@ -37,11 +37,11 @@ WHERE d.projection = @projection AND d.version = @version AND d.topic_id = @topi
 
 // DeleteDiscarded deletes letters whose discard is decided, and tells how many. Those that are not there were
 // deleted by the same discard, run twice: nothing else takes a marked letter away.
-func DeleteDiscarded(ctx context.Context, tx Tx, p Projection, in domain.Partition, offsets []int64) (int64, error) {
-	if _, err := lockPosition(ctx, tx, p, in); err != nil {
+func DeleteDiscarded(ctx context.Context, tx Tx, m ReadModel, in domain.Partition, offsets []int64) (int64, error) {
+	if _, err := lockPosition(ctx, tx, m, in); err != nil {
 		return 0, err
 	}
-	tag, err := tx.Exec(ctx, deleteDiscardedSQL, letterArgs(p, in, offsets))
+	tag, err := tx.Exec(ctx, deleteDiscardedSQL, letterArgs(m, in, offsets))
 	if err != nil {
 		return 0, fmt.Errorf("delete discarded dead letters: %w", err)
 	}

@@ -43,17 +43,16 @@ type LetterPlace struct {
 	Offset    int64
 }
 
-// LetterFilter chooses dead letters of one version of a projection.
+// LetterFilter chooses dead letters of one version.
 type LetterFilter struct {
-	Projection string
-	Version    int
-	Tenant     domain.TenantID // empty: of all
-	Keys       [][]byte        // of the record; none: all
-	Places     []LetterPlace   // none: all
-	Follow     *Letter         // only those behind it, with its order key
-	After      domain.Position // only those behind this one, in the order of partitions and offsets
-	Without    []string        // order keys left out
-	Limit      int
+	Of      ReadModel
+	Tenant  domain.TenantID // empty: of all
+	Keys    [][]byte        // of the record; none: all
+	Places  []LetterPlace   // none: all
+	Follow  *Letter         // only those behind it, with its order key
+	After   domain.Position // only those behind this one, in the order of partitions and offsets
+	Without []string        // order keys left out
+	Limit   int
 }
 
 const lettersWhere = `
@@ -90,7 +89,7 @@ func (f LetterFilter) args() pgx.NamedArgs {
 		tenant = domain.TenantPrefix(f.Tenant)
 	}
 	args := pgx.NamedArgs{
-		"projection": f.Projection, "version": f.Version, "tenant": tenant, "keys": keys, "without": without, "limit": f.Limit,
+		"projection": f.Of.Name(), "version": f.Of.Version, "tenant": tenant, "keys": keys, "without": without, "limit": f.Limit,
 		"topics": topics, "partitions": partitions, "offsets": offsets,
 		"after_topic": string(f.After.Topic), "after_topic_id": [16]byte(f.After.TopicID), "after_partition": f.After.Partition, "after_offset": f.After.NextOffset,
 		"follow_key": []byte{}, "follow_topic_id": [16]byte{}, "follow_partition": int32(0), "follow_offset": int64(0),
@@ -142,25 +141,25 @@ func CountFiltered(ctx context.Context, q Querier, f LetterFilter) (n LetterCoun
 }
 
 var countAllSQL = SQL("dead_letters.count_all", `
-SELECT d.projection, d.version, count(*) FILTER (WHERE NOT d.follows), count(*) FILTER (WHERE d.follows)
-FROM dead_letters d
-GROUP BY d.projection, d.version`)
+SELECT r.projection, count(*) FILTER (WHERE NOT d.follows), count(*) FILTER (WHERE d.follows)
+FROM read_models r
+JOIN dead_letters d ON d.projection = r.projection AND d.version = r.live_version
+GROUP BY r.projection`)
 
-// CountAllLetters counts the dead letters of the given projections, in their versions. All of them are in the answer.
+// CountAllLetters counts the dead letters of the given projections' live versions. All of them are in the answer.
 func CountAllLetters(ctx context.Context, q Querier, of []Projection) (map[string]LetterCount, error) {
-	versions, counts := map[string]int{}, map[string]LetterCount{}
+	counts := map[string]LetterCount{}
 	for _, p := range of {
-		versions[p.Name()], counts[p.Name()] = p.Version(), LetterCount{}
+		counts[p.Name()] = LetterCount{}
 	}
 	rows, err := q.Query(ctx, countAllSQL)
 	if err != nil {
 		return nil, fmt.Errorf("count all dead letters: %w", err)
 	}
 	var name string
-	var version int
 	var n LetterCount
-	if _, err := pgx.ForEachRow(rows, []any{&name, &version, &n.Letters, &n.Follow}, func() error {
-		if v, asked := versions[name]; asked && v == version {
+	if _, err := pgx.ForEachRow(rows, []any{&name, &n.Letters, &n.Follow}, func() error {
+		if _, asked := counts[name]; asked {
 			counts[name] = n
 		}
 		return nil
@@ -177,8 +176,8 @@ WHERE d.projection = @projection AND d.version = @version AND d.topic_id = @topi
   AND d.record_offset = ANY(@offsets::bigint[]) AND d.record_value IS NOT NULL`)
 
 // LetterValues gives the values that are kept in the table, by offset, of letters of one partition.
-func LetterValues(ctx context.Context, q Querier, p Projection, in domain.Partition, offsets []int64) (map[int64][]byte, error) {
-	rows, err := q.Query(ctx, letterValuesSQL, letterArgs(p, in, offsets))
+func LetterValues(ctx context.Context, q Querier, m ReadModel, in domain.Partition, offsets []int64) (map[int64][]byte, error) {
+	rows, err := q.Query(ctx, letterValuesSQL, letterArgs(m, in, offsets))
 	if err != nil {
 		return nil, fmt.Errorf("read values of dead letters: %w", err)
 	}
@@ -194,8 +193,8 @@ func LetterValues(ctx context.Context, q Querier, p Projection, in domain.Partit
 	return values, nil
 }
 
-func letterArgs(p Projection, in domain.Partition, offsets []int64) pgx.NamedArgs {
+func letterArgs(m ReadModel, in domain.Partition, offsets []int64) pgx.NamedArgs {
 	return pgx.NamedArgs{
-		"projection": p.Name(), "version": p.Version(), "topic_id": [16]byte(in.TopicID), "partition": in.Partition, "offsets": offsets,
+		"projection": m.Name(), "version": m.Version, "topic_id": [16]byte(in.TopicID), "partition": in.Partition, "offsets": offsets,
 	}
 }

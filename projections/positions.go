@@ -63,10 +63,10 @@ WHERE p.projection = @projection AND p.version = @version
 ORDER BY p.topic, p.topic_id, p.partition`)
 
 // PositionsOf gives the positions of one version of a projection, live or not.
-func PositionsOf(ctx context.Context, q Querier, projection string, version int) ([]PositionRow, error) {
-	rows, err := q.Query(ctx, positionsOfSQL, pgx.NamedArgs{"projection": projection, "version": version})
+func PositionsOf(ctx context.Context, q Querier, m ReadModel) ([]PositionRow, error) {
+	rows, err := q.Query(ctx, positionsOfSQL, m.args())
 	if err != nil {
-		return nil, fmt.Errorf("read positions of %s: %w", projection, err)
+		return nil, fmt.Errorf("read positions of %s: %w", m, err)
 	}
 	var all []PositionRow
 	var row PositionRow
@@ -74,7 +74,7 @@ func PositionsOf(ctx context.Context, q Querier, projection string, version int)
 		all = append(all, row.scanned())
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("read positions of %s: %w", projection, err)
+		return nil, fmt.Errorf("read positions of %s: %w", m, err)
 	}
 	return all, nil
 }
@@ -116,22 +116,24 @@ LIMIT 1`)
 INSERT INTO positions (projection, version, topic_id, partition, topic)
 SELECT @projection::text, @version::integer, n.topic_id, n.partition, n.topic
 FROM unnest(@topics::text[], @topic_ids::uuid[], @partitions::integer[]) AS n (topic, topic_id, partition)
+WHERE EXISTS (SELECT FROM read_model_versions v WHERE v.projection = @projection AND v.version = @version)
 ON CONFLICT (projection, version, topic_id, partition) DO NOTHING`)
 )
 
 // InsertMissing gives every partition that has no position yet the position 0. A topic that was made anew is
-// refused with CodeDataLoss: its offsets say nothing about the old one's.
-func InsertMissing(ctx context.Context, tx Tx, projection string, version int, parts []domain.Partition) error {
+// refused with CodeDataLoss: its offsets say nothing about the old one's. A version that does not stand, since it was
+// dropped, gets none.
+func InsertMissing(ctx context.Context, tx Tx, m ReadModel, parts []domain.Partition) error {
 	if len(parts) == 0 {
 		return nil
 	}
 	parts = slices.SortedFunc(slices.Values(parts), domain.ComparePartitions)
-	args := pgx.NamedArgs{"projection": projection, "version": version}
+	args := m.args()
 	addPartitions(args, parts, func(p domain.Partition) domain.Partition { return p })
 	var topic string
 	switch err := tx.QueryRow(ctx, otherTopicSQL, args).Scan(&topic); {
 	case err == nil:
-		return domain.Errorf(domain.CodeDataLoss, "the topic %s is not the one that the positions of projection %s are in: it was made anew; restore the topic, or the database to a time that fits it", topic, projection)
+		return domain.Errorf(domain.CodeDataLoss, "the topic %s is not the one that the positions of projection %s are in: it was made anew; restore the topic, or the database to a time that fits it", topic, m.Name())
 	case err != pgx.ErrNoRows: //nolint:errorlint // QueryRow returns it bare
 		return fmt.Errorf("look for positions in other topics: %w", err)
 	}
@@ -142,8 +144,10 @@ func InsertMissing(ctx context.Context, tx Tx, projection string, version int, p
 }
 
 var (
+	// Whoever writes to a version's tables locks its positions first. So this is where unqualified names come to mean
+	// the tables of that version, to the end of the transaction.
 	lockPositionsSQL = SQL("positions.lock", `
-SELECT p.topic_id, p.partition, p.next_offset
+SELECT p.topic_id, p.partition, p.next_offset, set_config('search_path', quote_ident(@schema) || ', public', true)
 FROM positions p
 WHERE p.projection = @projection AND p.version = @version
   AND (p.topic_id, p.partition) IN (SELECT * FROM unnest(@topic_ids::uuid[], @partitions::integer[]))
@@ -159,12 +163,12 @@ WHERE p.projection = @projection AND p.version = @version AND p.topic_id = m.top
 
 // Advance compares and sets: it locks the rows of the moves in order and moves them all, or, where one does
 // not stand at its From, none, and tells so. The caller then rolls back and reads the positions again.
-func Advance(ctx context.Context, tx Tx, projection string, version int, moves []Move) (ok bool, err error) {
+func Advance(ctx context.Context, tx Tx, m ReadModel, moves []Move) (ok bool, err error) {
 	if len(moves) == 0 {
 		return true, nil
 	}
 	moves = slices.SortedFunc(slices.Values(moves), func(a, b Move) int { return domain.ComparePartitions(a.From.In(), b.From.In()) })
-	args := pgx.NamedArgs{"projection": projection, "version": version}
+	args := m.args()
 	addPartitions(args, moves, func(m Move) domain.Partition { return m.From.In() })
 	rows, err := tx.Query(ctx, lockPositionsSQL, args)
 	if err != nil {
@@ -174,7 +178,7 @@ func Advance(ctx context.Context, tx Tx, projection string, version int, moves [
 	var partition int32
 	var at int64
 	n, match := 0, true
-	if _, err = pgx.ForEachRow(rows, []any{&id, &partition, &at}, func() error {
+	if _, err = pgx.ForEachRow(rows, []any{&id, &partition, &at, nil}, func() error {
 		if n < len(moves) {
 			f := moves[n].From
 			match = match && id == f.TopicID && partition == f.Partition && at == f.NextOffset
@@ -210,12 +214,12 @@ WHERE p.projection = @projection AND p.version = @version AND p.topic_id = m.top
 
 // CompleteTo raises the times of partitions that stand where the rows say, when nothing else is to be written.
 // The caller runs it after locking nothing else; rows that moved meanwhile are left alone.
-func CompleteTo(ctx context.Context, tx Tx, projection string, version int, rows []PositionRow) error {
+func CompleteTo(ctx context.Context, tx Tx, m ReadModel, rows []PositionRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b PositionRow) int { return domain.ComparePartitions(a.In(), b.In()) })
-	args := pgx.NamedArgs{"projection": projection, "version": version}
+	args := m.args()
 	addPartitions(args, rows, func(r PositionRow) domain.Partition { return r.In() })
 	next, complete := make([]int64, len(rows)), make([]time.Time, len(rows))
 	for i, r := range rows {
@@ -226,6 +230,11 @@ func CompleteTo(ctx context.Context, tx Tx, projection string, version int, rows
 		return fmt.Errorf("raise complete_to: %w", err)
 	}
 	return nil
+}
+
+// args are those that most statements about a version have in common.
+func (m ReadModel) args() pgx.NamedArgs {
+	return pgx.NamedArgs{"projection": m.Name(), "version": m.Version, "schema": m.Schema()}
 }
 
 func addPartitions[T any](args pgx.NamedArgs, of []T, in func(T) domain.Partition) {

@@ -20,6 +20,18 @@ func part(topic domain.Topic, n int32) domain.Partition {
 	return domain.Partition{Topic: topic, TopicID: domain.TopicID{byte(len(topic))}, Partition: n}
 }
 
+// named is a projection of which only the name is asked.
+type named struct {
+	projections.Projection
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+func model(name string, version int) projections.ReadModel {
+	return projections.ReadModel{Projection: named{name: name}, Version: version}
+}
+
 func at(s int64) time.Time { return time.Unix(s, 0).UTC() }
 
 func TestPositions(t *testing.T) {
@@ -41,21 +53,32 @@ func TestPositions(t *testing.T) {
 	v0, v1, people := part(domain.TopicVerdicts, 0), part(domain.TopicVerdicts, 1), part(domain.TopicPeople, 0)
 	asOf(time.Time{}, "impressions")
 	in(func(tx pgx.Tx) error {
-		return projections.InsertMissing(ctx, tx, "impressions", 1, []domain.Partition{v1, v0})
+		return projections.InsertMissing(ctx, tx, model("impressions", 1), []domain.Partition{v1, v0})
 	})
 	in(func(tx pgx.Tx) error {
-		return projections.InsertMissing(ctx, tx, "impressions", 1, []domain.Partition{v0})
+		return projections.InsertMissing(ctx, tx, model("impressions", 1), []domain.Partition{v0})
 	})
 	in(func(tx pgx.Tx) error {
-		return projections.InsertMissing(ctx, tx, "people", 1, []domain.Partition{people})
+		return projections.InsertMissing(ctx, tx, model("people", 1), []domain.Partition{people})
 	})
 	in(func(tx pgx.Tx) error {
-		return projections.InsertMissing(ctx, tx, "impressions", 2, []domain.Partition{v0})
+		if err := projections.InsertMissing(ctx, tx, model("impressions", 2), []domain.Partition{v0}); err != nil {
+			return err
+		}
+		rows, err := projections.PositionsOf(ctx, tx, model("impressions", 2))
+		if err != nil || len(rows) != 0 {
+			t.Errorf("a version that does not stand has positions: %v (%v)", rows, err)
+		}
+		_, err = tx.Exec(ctx, "INSERT INTO read_model_versions VALUES ('impressions', 2, 1, true)")
+		return err
+	})
+	in(func(tx pgx.Tx) error {
+		return projections.InsertMissing(ctx, tx, model("impressions", 2), []domain.Partition{v0})
 	})
 	move := func(want bool, moves ...projections.Move) {
 		t.Helper()
 		in(func(tx pgx.Tx) error {
-			ok, err := projections.Advance(ctx, tx, "impressions", 1, moves)
+			ok, err := projections.Advance(ctx, tx, model("impressions", 1), moves)
 			if ok != want {
 				t.Errorf("moved: %v, not %v", ok, want)
 			}
@@ -76,7 +99,7 @@ func TestPositions(t *testing.T) {
 		return projections.PositionRow{Position: p, CompleteTo: at(to)}
 	}
 	in(func(tx pgx.Tx) error {
-		return projections.CompleteTo(ctx, tx, "impressions", 1, []projections.PositionRow{row(v0.At(9), 200), row(v1.At(7), 300)})
+		return projections.CompleteTo(ctx, tx, model("impressions", 1), []projections.PositionRow{row(v0.At(9), 200), row(v1.At(7), 300)})
 	})
 	asOf(at(100), "impressions") // partition 1 is elsewhere: left alone
 
@@ -94,7 +117,7 @@ func TestPositions(t *testing.T) {
 	anew := v0
 	anew.TopicID = domain.TopicID{99}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		return projections.InsertMissing(ctx, tx, "impressions", 1, []domain.Partition{anew})
+		return projections.InsertMissing(ctx, tx, model("impressions", 1), []domain.Partition{anew})
 	})
 	if domain.CodeOf(err) != domain.CodeDataLoss {
 		t.Errorf("a topic made anew: %v", err)

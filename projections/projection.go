@@ -19,11 +19,12 @@ import (
 type Projection interface {
 	// Name is the projection's name in positions, groups, metrics and commands, e.g. "impressions".
 	Name() string
-	// Version is that of the fold: it changes when the same events give other rows.
-	Version() int
+	// FoldVersion changes when the same events give other rows: a read model of another fold is left to the programs
+	// that have it, until a rebuild makes one of this fold.
+	FoldVersion() int
 	// Topics are what it consumes.
 	Topics() []domain.Topic
-	// Tables are what it owns, for dumps and rebuilds.
+	// Tables are what each version of its read model has, for dumps and rebuilds.
 	Tables() []string
 	// Check tells why a record cannot be folded: nil, or the reason that parks it. It is pure and mirrors every
 	// constraint of the tables, so that PostgreSQL never has to refuse a row. Records with Err set are poison
@@ -35,7 +36,7 @@ type Projection interface {
 	OrderKey(domain.Record) string
 	// Apply folds a batch into the tables. Records come in log order per partition, each exactly once, already
 	// checked. Tables are written by one set-based statement each, rows sorted by key so that two projectors
-	// cannot deadlock.
+	// cannot deadlock. Their names are those of tx's version (see lockPositionsSQL).
 	Apply(ctx context.Context, tx Tx, batch []domain.Record) error
 }
 

@@ -53,8 +53,8 @@ func (r Redriven) Stays() bool { return r.Fate == FatePoison || r.Fate == FateWa
 // applies those that can be, in order, by the projection's own Apply, and deletes their letters. So each event is
 // applied once, or its letter stays. Within an order key nothing passes a letter that stays, chosen or not. The
 // caller rolls back on any error. The position does not move: it is past these records already.
-func Redrive(ctx context.Context, tx Tx, p Projection, w Redriving) ([]Redriven, error) {
-	next, err := lockPosition(ctx, tx, p, w.In)
+func Redrive(ctx context.Context, tx Tx, m ReadModel, w Redriving) ([]Redriven, error) {
+	next, err := lockPosition(ctx, tx, m, w.In)
 	if err != nil {
 		return nil, err
 	}
@@ -64,14 +64,14 @@ func Redrive(ctx context.Context, tx Tx, p Projection, w Redriving) ([]Redriven,
 			return nil, err
 		}
 	}
-	standing, err := standingLetters(ctx, tx, p, w)
+	standing, err := standingLetters(ctx, tx, m, w)
 	if err != nil {
 		return nil, err
 	}
-	fates, good, stays := judge(p, w, standing, overtaken)
+	fates, good, stays := judge(m, w, standing, overtaken)
 	if len(good) > 0 {
-		if err := p.Apply(ctx, tx, good); err != nil {
-			return nil, fmt.Errorf("apply to %s: %w", p.Name(), err)
+		if err := m.Apply(ctx, tx, good); err != nil {
+			return nil, fmt.Errorf("apply to %s: %w", m.Name(), err)
 		}
 	}
 	var gone []int64
@@ -80,10 +80,10 @@ func Redrive(ctx context.Context, tx Tx, p Projection, w Redriving) ([]Redriven,
 			gone = append(gone, f.Offset)
 		}
 	}
-	if err := deleteLetters(ctx, tx, p, w.In, gone); err != nil {
+	if err := deleteLetters(ctx, tx, m, w.In, gone); err != nil {
 		return nil, err
 	}
-	return fates, explainLetters(ctx, tx, p, w.In, stays)
+	return fates, explainLetters(ctx, tx, m, w.In, stays)
 }
 
 // standing is a letter as it is found under the lock.
@@ -148,13 +148,13 @@ func Overtakes(p Projection, later domain.Record, orderKey string) bool {
 }
 
 // lockPosition locks a partition's position and gives where it stands.
-func lockPosition(ctx context.Context, tx Tx, p Projection, in domain.Partition) (next int64, err error) {
-	args := pgx.NamedArgs{"projection": p.Name(), "version": p.Version()}
+func lockPosition(ctx context.Context, tx Tx, m ReadModel, in domain.Partition) (next int64, err error) {
+	args := m.args()
 	addPartitions(args, []domain.Partition{in}, func(p domain.Partition) domain.Partition { return p })
 	var id [16]byte
 	var partition int32
-	if err := tx.QueryRow(ctx, lockPositionsSQL, args).Scan(&id, &partition, &next); err != nil {
-		return 0, fmt.Errorf("lock the position of %s in %s partition %d: %w", p.Name(), in.Topic, in.Partition, err)
+	if err := tx.QueryRow(ctx, lockPositionsSQL, args).Scan(&id, &partition, &next, nil); err != nil {
+		return 0, fmt.Errorf("lock the position of %s in %s partition %d: %w", m, in.Topic, in.Partition, err)
 	}
 	return next, nil
 }
@@ -177,8 +177,8 @@ FROM chosen c
 LEFT JOIN others o ON o.order_key = c.order_key
 ORDER BY c.record_offset`)
 
-func standingLetters(ctx context.Context, q Querier, p Projection, w Redriving) ([]standing, error) {
-	rows, err := q.Query(ctx, standingSQL, letterArgs(p, w.In, w.Offsets))
+func standingLetters(ctx context.Context, q Querier, m ReadModel, w Redriving) ([]standing, error) {
+	rows, err := q.Query(ctx, standingSQL, letterArgs(m, w.In, w.Offsets))
 	if err != nil {
 		return nil, fmt.Errorf("look for dead letters: %w", err)
 	}
@@ -200,11 +200,11 @@ WHERE d.projection = @projection AND d.version = @version AND d.topic_id = @topi
   AND d.record_offset = ANY(@offsets::bigint[])`)
 
 // deleteLetters deletes letters that the caller has found under the lock.
-func deleteLetters(ctx context.Context, tx Tx, p Projection, in domain.Partition, offsets []int64) error {
+func deleteLetters(ctx context.Context, tx Tx, m ReadModel, in domain.Partition, offsets []int64) error {
 	if len(offsets) == 0 {
 		return nil
 	}
-	tag, err := tx.Exec(ctx, deleteLettersSQL, letterArgs(p, in, offsets))
+	tag, err := tx.Exec(ctx, deleteLettersSQL, letterArgs(m, in, offsets))
 	if err != nil {
 		return fmt.Errorf("delete dead letters: %w", err)
 	}
@@ -223,7 +223,7 @@ WHERE d.projection = @projection AND d.version = @version AND d.topic_id = @topi
   AND d.record_offset = n.record_offset AND (d.follows <> n.follows OR d.reason <> n.reason)`)
 
 // explainLetters writes down why letters stay.
-func explainLetters(ctx context.Context, tx Tx, p Projection, in domain.Partition, letters []Redriven) error {
+func explainLetters(ctx context.Context, tx Tx, m ReadModel, in domain.Partition, letters []Redriven) error {
 	if len(letters) == 0 {
 		return nil
 	}
@@ -231,7 +231,7 @@ func explainLetters(ctx context.Context, tx Tx, p Projection, in domain.Partitio
 	for i, l := range letters {
 		offsets[i], reasons[i], follows[i] = l.Offset, storable(l.Reason), l.Fate == FateWaits
 	}
-	args := letterArgs(p, in, offsets)
+	args := letterArgs(m, in, offsets)
 	args["reasons"], args["follows"] = reasons, follows
 	if _, err := tx.Exec(ctx, explainLettersSQL, args); err != nil {
 		return fmt.Errorf("write the reasons of dead letters: %w", err)

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -14,7 +13,6 @@ import (
 	"seenby/internal/eventlog"
 	"seenby/internal/gate"
 	"seenby/internal/keeper"
-	"seenby/internal/projector"
 	"seenby/projections"
 	"seenby/projections/impressions"
 	"seenby/projections/people"
@@ -142,44 +140,6 @@ func (s *service) startGate(ctx context.Context, group *errgroup.Group) error {
 	})
 	group.Go(func() error { s.watchStableOffsets(ctx); return nil })
 	group.Go(func() error { s.watchGate(ctx, g); return nil })
-	return nil
-}
-
-// startProjector starts a projection's workers: members of its group, which share its partitions as those of
-// other processes do.
-func (s *service) startProjector(ctx context.Context, group *errgroup.Group, p projections.Projection) error {
-	workers := make([]*projector.Projector, s.settings.Projector.Workers)
-	sources := make([]*eventlog.Source, len(workers))
-	for i := range workers {
-		var source *eventlog.Source
-		err := s.eventually(ctx, "the group of the projectors", func() (err error) {
-			// A group per version: while a version is built beside the live one, both read everything.
-			source, err = s.events.JoinSource(ctx, fmt.Sprintf("projector-%s-v%d", p.Name(), p.Version()), p.Topics()...)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		worker := projector.New(p, source, s.store, projector.Config{BatchEventsMax: s.settings.Projector.BatchEventsMax}, s.log, s.now, projector.Hooks{
-			Committed: func(b projector.BatchStats) { s.metrics.ProjectionBatch(p.Name(), b.Read, b.Parked, b.Took) },
-			Retrying:  func(error) { s.metrics.ProjectionRetry(p.Name()) },
-		})
-		group.Go(func() error {
-			defer source.Close()
-			s.ended(ctx, "a projector", worker.Run(ctx))
-			return nil
-		})
-		workers[i], sources[i] = worker, source
-	}
-	s.checks.set(projectorCheck(p), func(context.Context) error {
-		for i, w := range workers {
-			if err := cmp.Or(w.Status().Err, sources[i].Err()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	group.Go(func() error { s.watchLag(ctx, p.Name(), workers); return nil })
 	return nil
 }
 

@@ -64,7 +64,7 @@ func TestVerify(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			in.mustChange(conn, `CREATE TABLE before_i AS TABLE impressions; CREATE TABLE before_u AS TABLE unique_views; CREATE TABLE before_c AS TABLE unique_view_counts`)
-			defer in.mustChange(conn, `TRUNCATE impressions, unique_views, unique_view_counts; INSERT INTO impressions TABLE before_i; INSERT INTO unique_views TABLE before_u;
+			defer in.mustChange(conn, `DELETE FROM impressions; DELETE FROM unique_views; DELETE FROM unique_view_counts; INSERT INTO impressions TABLE before_i; INSERT INTO unique_views TABLE before_u;
 				INSERT INTO unique_view_counts TABLE before_c; DROP TABLE before_i, before_u, before_c`)
 			if tag, err := conn.Exec(t.Context(), c.change); err != nil || tag.RowsAffected() != 1 {
 				t.Fatalf("%v %v", tag, err)

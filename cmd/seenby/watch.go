@@ -93,13 +93,13 @@ func (s *service) watchDeadLetters(ctx context.Context) {
 
 // watchLag shows how far a projection is behind in what its workers here own, and nothing of what they no longer
 // do.
-func (s *service) watchLag(ctx context.Context, name string, workers []*projector.Projector) {
+func (s *service) watchLag(ctx context.Context, name string, of func() []*projector.Projector) {
 	shown := map[domain.Partition]bool{}
 	every(ctx, func() {
 		var lag time.Duration
 		owned := map[domain.Partition]bool{}
 		stopped := 0
-		for _, w := range workers {
+		for _, w := range of() {
 			status := w.Status()
 			if status.Stopped {
 				stopped++

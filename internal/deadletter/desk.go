@@ -68,17 +68,18 @@ type Selection struct {
 	Key        string // as KeyText writes it; empty: all
 }
 
-// Chosen is a letter with its projection.
+// Chosen is a letter with the version that it is of.
 type Chosen struct {
 	Name Name
+	Of   projections.ReadModel
 	projections.Letter
 }
 
 // KeyText is the letter's record key for people.
 func (c Chosen) KeyText() string { return KeyText(c.Partition.Topic, c.Key) }
 
-// filters are the selection's, one per projection, with no limit yet.
-func (d *Desk) filters(sel Selection) ([]filtered, error) {
+// filters are the selection's, one per projection, of its live version, with no limit yet.
+func (d *Desk) filters(ctx context.Context, sel Selection) ([]projections.LetterFilter, error) {
 	var keys [][]byte
 	var err error
 	if sel.Key != "" {
@@ -93,40 +94,47 @@ func (d *Desk) filters(sel Selection) ([]filtered, error) {
 	}
 	places := map[string][]projections.LetterPlace{}
 	for _, n := range sel.Names {
-		if _, err := d.projection(n.Projection); err != nil {
+		if err := d.known(n.Projection); err != nil {
 			return nil, err
 		}
 		places[n.Projection] = append(places[n.Projection], n.LetterPlace)
 	}
 	if sel.Projection != "" {
-		if _, err := d.projection(sel.Projection); err != nil {
+		if err := d.known(sel.Projection); err != nil {
 			return nil, err
 		}
 	}
-	var out []filtered
-	for _, p := range d.deps.Projections {
-		if sel.Projection != "" && p.Name() != sel.Projection || len(sel.Names) > 0 && len(places[p.Name()]) == 0 {
+	models, err := d.live(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []projections.LetterFilter
+	for _, m := range models {
+		if sel.Projection != "" && m.Name() != sel.Projection || len(sel.Names) > 0 && len(places[m.Name()]) == 0 {
 			continue
 		}
-		out = append(out, filtered{p, projections.LetterFilter{
-			Projection: p.Name(), Version: p.Version(), Tenant: sel.Tenant, Keys: keys, Places: places[p.Name()],
-		}})
+		out = append(out, projections.LetterFilter{Of: m, Tenant: sel.Tenant, Keys: keys, Places: places[m.Name()]})
 	}
 	return out, nil
 }
 
-type filtered struct {
-	projection projections.Projection
-	filter     projections.LetterFilter
+// live are the versions that readers see. A letter of another version is dealt with when that version is live.
+func (d *Desk) live(ctx context.Context) (models []projections.ReadModel, err error) {
+	err = d.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
+		models, err = projections.Live(ctx, q, d.deps.Projections)
+		return err
+	})
+	return models, err
 }
 
-func (d *Desk) projection(name string) (projections.Projection, error) {
+// known refuses the name of a projection that this program does not have.
+func (d *Desk) known(name string) error {
 	known := make([]string, len(d.deps.Projections))
 	for i, p := range d.deps.Projections {
 		if p.Name() == name {
-			return p, nil
+			return nil
 		}
 		known[i] = p.Name()
 	}
-	return nil, domain.Invalid("projection", "there is no projection %q; there are %s", name, strings.Join(known, ", "))
+	return domain.Invalid("projection", "there is no projection %q; there are %s", name, strings.Join(known, ", "))
 }

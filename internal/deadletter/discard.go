@@ -61,11 +61,7 @@ func (d *Desk) Discard(ctx context.Context, names []Name, by, reason string) ([]
 	}
 	out := before
 	for _, l := range letters {
-		p, err := d.projection(l.Name.Projection)
-		if err != nil {
-			return nil, err
-		}
-		behind, _, err := d.behind(ctx, p, l.Letter)
+		behind, _, err := d.behind(ctx, l)
 		if err != nil {
 			return nil, fmt.Errorf("the letters are discarded; what waits behind them is not known: %w", err)
 		}
@@ -107,24 +103,24 @@ func (d *Desk) before(ctx context.Context, names []Name, letters []Chosen) ([]Di
 
 // place is what one lock covers.
 type place struct {
-	projection string
-	partition  domain.Partition
+	of        projections.ReadModel
+	partition domain.Partition
 }
 
 // group gives the letters' offsets by what has to be locked for them.
 func group(letters []Chosen) map[place][]int64 {
 	groups := map[place][]int64{}
 	for _, l := range letters {
-		at := place{l.Name.Projection, l.Partition}
+		at := place{l.Of, l.Partition}
 		groups[at] = append(groups[at], l.Offset)
 	}
 	return groups
 }
 
 // each calls f for every group in a transaction, in the order in which everybody locks.
-func (d *Desk) each(ctx context.Context, groups map[place][]int64, f func(context.Context, projections.Tx, projections.Projection, domain.Partition, []int64) error) error {
+func (d *Desk) each(ctx context.Context, groups map[place][]int64, f func(context.Context, projections.Tx, projections.ReadModel, domain.Partition, []int64) error) error {
 	places := slices.SortedFunc(maps.Keys(groups), func(a, b place) int {
-		if c := strings.Compare(a.projection, b.projection); c != 0 {
+		if c := strings.Compare(a.of.Name(), b.of.Name()); c != 0 {
 			return c
 		}
 		return domain.ComparePartitions(a.partition, b.partition)
@@ -132,11 +128,7 @@ func (d *Desk) each(ctx context.Context, groups map[place][]int64, f func(contex
 	return d.insist(ctx, func() error {
 		return d.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 			for _, at := range places {
-				p, err := d.projection(at.projection)
-				if err != nil {
-					return err
-				}
-				if err := f(ctx, tx, p, at.partition, groups[at]); err != nil {
+				if err := f(ctx, tx, at.of, at.partition, groups[at]); err != nil {
 					return err
 				}
 			}
@@ -147,8 +139,8 @@ func (d *Desk) each(ctx context.Context, groups map[place][]int64, f func(contex
 
 // mark marks all of the letters or none.
 func (d *Desk) mark(ctx context.Context, groups map[place][]int64) error {
-	return d.each(ctx, groups, func(ctx context.Context, tx projections.Tx, p projections.Projection, in domain.Partition, offsets []int64) error {
-		all, err := projections.MarkDiscarding(ctx, tx, p, in, offsets)
+	return d.each(ctx, groups, func(ctx context.Context, tx projections.Tx, m projections.ReadModel, in domain.Partition, offsets []int64) error {
+		all, err := projections.MarkDiscarding(ctx, tx, m, in, offsets)
 		if err == nil && !all {
 			err = domain.Errorf(domain.CodeConflict, "some of the letters were redriven or discarded meanwhile; nothing was discarded: list them again")
 		}
@@ -158,8 +150,8 @@ func (d *Desk) mark(ctx context.Context, groups map[place][]int64) error {
 
 // remove deletes the marked letters whose discard is decided.
 func (d *Desk) remove(ctx context.Context, groups map[place][]int64) error {
-	return d.each(ctx, groups, func(ctx context.Context, tx projections.Tx, p projections.Projection, in domain.Partition, offsets []int64) error {
-		_, err := projections.DeleteDiscarded(ctx, tx, p, in, offsets)
+	return d.each(ctx, groups, func(ctx context.Context, tx projections.Tx, m projections.ReadModel, in domain.Partition, offsets []int64) error {
+		_, err := projections.DeleteDiscarded(ctx, tx, m, in, offsets)
 		return err
 	})
 }

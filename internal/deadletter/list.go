@@ -16,25 +16,25 @@ type Listing struct {
 
 // List lists letters, at most limit, and counts all that are chosen, on one snapshot.
 func (d *Desk) List(ctx context.Context, sel Selection, limit int) (Listing, error) {
-	filters, err := d.filters(sel)
+	filters, err := d.filters(ctx, sel)
 	if err != nil {
 		return Listing{}, err
 	}
 	out := Listing{Counts: map[string]projections.LetterCount{}}
 	err = d.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
 		for _, f := range filters {
-			n, err := projections.CountFiltered(ctx, q, f.filter)
+			n, err := projections.CountFiltered(ctx, q, f)
 			if err != nil {
 				return err
 			}
-			out.Counts[f.projection.Name()] = n
-			f.filter.Limit = limit - len(out.Letters)
-			letters, err := projections.Letters(ctx, q, f.filter)
+			out.Counts[f.Of.Name()] = n
+			f.Limit = limit - len(out.Letters)
+			letters, err := projections.Letters(ctx, q, f)
 			if err != nil {
 				return err
 			}
 			for _, l := range letters {
-				out.Letters = append(out.Letters, Chosen{NameOf(f.projection.Name(), l), l})
+				out.Letters = append(out.Letters, Chosen{NameOf(f.Of, l), f.Of, l})
 			}
 			out.More = out.More || n.Letters+n.Follow > int64(len(letters))
 		}
@@ -63,22 +63,18 @@ func (d *Desk) Show(ctx context.Context, name Name) (Shown, error) {
 	if err != nil {
 		return Shown{}, err
 	}
-	p, err := d.projection(name.Projection)
-	if err != nil {
-		return Shown{}, err
-	}
 	if len(letters) == 0 {
 		return Shown{}, d.missing(ctx, name)
 	}
 	out := Shown{Chosen: letters[0]}
-	records, gone, err := d.read(ctx, p, letters[0].Partition, []Chosen{letters[0]})
+	records, gone, err := d.read(ctx, letters)
 	if err != nil {
 		return Shown{}, err
 	}
 	if r, ok := records[name.Offset]; ok {
 		out.Record = &r
 		if out.Now = r.Err; out.Now == nil {
-			out.Now = p.Check(r)
+			out.Now = out.Of.Check(r)
 		}
 	} else {
 		out.Gone = gone
@@ -90,19 +86,19 @@ func (d *Desk) Show(ctx context.Context, name Name) (Shown, error) {
 	if by, decided := in.Discards[name.Projection][letters[0].Position()]; decided {
 		out.Discard = &by
 	}
-	out.Behind, out.BehindMore, err = d.behind(ctx, p, letters[0].Letter)
+	out.Behind, out.BehindMore, err = d.behind(ctx, out.Chosen)
 	return out, err
 }
 
 // behind gives the first letters that follow one.
-func (d *Desk) behind(ctx context.Context, p projections.Projection, l projections.Letter) (behind []Chosen, more bool, err error) {
-	if l.OrderKey == "" {
+func (d *Desk) behind(ctx context.Context, c Chosen) (behind []Chosen, more bool, err error) {
+	if c.OrderKey == "" {
 		return nil, false, nil
 	}
 	err = d.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
-		letters, err := projections.Letters(ctx, q, projections.LetterFilter{Projection: p.Name(), Version: p.Version(), Follow: &l, Limit: behindMax + 1})
+		letters, err := projections.Letters(ctx, q, projections.LetterFilter{Of: c.Of, Follow: &c.Letter, Limit: behindMax + 1})
 		for _, l := range letters {
-			behind = append(behind, Chosen{NameOf(p.Name(), l), l})
+			behind = append(behind, Chosen{NameOf(c.Of, l), c.Of, l})
 		}
 		return err
 	})

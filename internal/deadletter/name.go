@@ -42,9 +42,9 @@ func ParseName(text string) (Name, error) {
 	return Name{m[1], projections.LetterPlace{Topic: domain.Topic(m[2]), Partition: int32(partition), Offset: offset}}, nil
 }
 
-// NameOf is the name of a projection's letter.
-func NameOf(projection string, l projections.Letter) Name {
-	return Name{projection, projections.LetterPlace{Topic: l.Partition.Topic, Partition: l.Partition.Partition, Offset: l.Offset}}
+// NameOf is the name of a letter.
+func NameOf(of projections.ReadModel, l projections.Letter) Name {
+	return Name{of.Name(), projections.LetterPlace{Topic: l.Partition.Topic, Partition: l.Partition.Partition, Offset: l.Offset}}
 }
 
 // hexKey begins the text of a record key that has none of our forms.

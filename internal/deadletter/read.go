@@ -10,7 +10,8 @@ import (
 
 // read reads the records of letters of one partition again: from the log, else from the copy that the table keeps of
 // what could not be decoded. The log comes first, since it also has the record's own time.
-func (d *Desk) read(ctx context.Context, p projections.Projection, in domain.Partition, letters []Chosen) (records map[int64]domain.Record, gone string, err error) {
+func (d *Desk) read(ctx context.Context, letters []Chosen) (records map[int64]domain.Record, gone string, err error) {
+	m, in := letters[0].Of, letters[0].Partition
 	offsets := make([]int64, len(letters))
 	for i, l := range letters {
 		offsets[i] = l.Offset
@@ -38,7 +39,7 @@ func (d *Desk) read(ctx context.Context, p projections.Projection, in domain.Par
 	}
 	var values map[int64][]byte
 	err = d.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
-		values, err = projections.LetterValues(ctx, q, p, in, kept)
+		values, err = projections.LetterValues(ctx, q, m, in, kept)
 		return err
 	})
 	if err != nil {
@@ -60,7 +61,8 @@ func (d *Desk) read(ctx context.Context, p projections.Projection, in domain.Par
 
 // overtaken looks for later records that take back what letters say. Only texts are taken back by what waits for
 // nothing, so nil for every other topic: it reads the partition from the first of the letters on.
-func (d *Desk) overtaken(p projections.Projection, in domain.Partition, letters []Chosen) func(context.Context, int64) (map[int64]bool, error) {
+func (d *Desk) overtaken(letters []Chosen) func(context.Context, int64) (map[int64]bool, error) {
+	m, in := letters[0].Of, letters[0].Partition
 	if in.Topic != domain.TopicBodies {
 		return nil
 	}
@@ -77,7 +79,7 @@ func (d *Desk) overtaken(p projections.Projection, in domain.Partition, letters 
 		err := d.deps.Log.Scan(ctx, in.At(scanned), next, func(r domain.Record) {
 			scanned = max(scanned, r.Offset+1)
 			for _, l := range waiting[string(r.Key)] {
-				if l.Offset < r.Offset && projections.Overtakes(p, r, l.OrderKey) {
+				if l.Offset < r.Offset && projections.Overtakes(m, r, l.OrderKey) {
 					gone[l.Offset] = true
 				}
 			}

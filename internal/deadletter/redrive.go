@@ -20,7 +20,7 @@ type Tried struct {
 // followers of a letter that stays, only those in the same batch are told. It ends early with an error of the log or
 // the database: what was told is done then, and the rest can be asked again.
 func (d *Desk) Redrive(ctx context.Context, sel Selection, told func(Tried)) error {
-	filters, err := d.filters(sel)
+	filters, err := d.filters(ctx, sel)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func (d *Desk) Redrive(ctx context.Context, sel Selection, told func(Tried)) err
 		return err
 	}
 	for _, f := range filters {
-		if err := d.redriveAll(ctx, f, in.Discards[f.projection.Name()], told); err != nil {
+		if err := d.redriveAll(ctx, f, in.Discards[f.Of.Name()], told); err != nil {
 			return err
 		}
 	}
@@ -37,39 +37,39 @@ func (d *Desk) Redrive(ctx context.Context, sel Selection, told func(Tried)) err
 }
 
 // redriveAll goes through a projection's chosen letters, a partition after the other.
-func (d *Desk) redriveAll(ctx context.Context, f filtered, discards map[domain.Position]domain.Discard, told func(Tried)) error {
-	f.filter.Limit = d.batchLettersMax
+func (d *Desk) redriveAll(ctx context.Context, f projections.LetterFilter, discards map[domain.Position]domain.Discard, told func(Tried)) error {
+	f.Limit = d.batchLettersMax
 	var at domain.Partition
 	for {
 		var page []projections.Letter
 		err := d.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
-			page, err = projections.Letters(ctx, q, f.filter)
+			page, err = projections.Letters(ctx, q, f)
 			return err
 		})
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		batch := d.batchOf(f.projection, page)
+		batch := d.batchOf(f.Of, page)
 		last := batch[len(batch)-1]
 		if last.Partition != at {
-			at, f.filter.Without = last.Partition, nil // keys are stuck in their own partition
+			at, f.Without = last.Partition, nil // keys are stuck in their own partition
 		}
-		fates, err := d.redrive(ctx, f.projection, batch, discards)
+		fates, err := d.redrive(ctx, batch, discards)
 		if err != nil {
 			return err
 		}
 		for i, fate := range fates {
 			told(Tried{batch[i].Name, batch[i].KeyText(), fate})
 			if fate.Stays() && fate.OrderKey != "" {
-				f.filter.Without = append(f.filter.Without, fate.OrderKey)
+				f.Without = append(f.Without, fate.OrderKey)
 			}
 		}
-		f.filter.After = last.Position()
+		f.After = last.Position()
 	}
 }
 
 // batchOf is the beginning of a page that fits into one transaction: of one partition, and not too large.
-func (d *Desk) batchOf(p projections.Projection, page []projections.Letter) []Chosen {
+func (d *Desk) batchOf(m projections.ReadModel, page []projections.Letter) []Chosen {
 	var batch []Chosen
 	bytes := 0
 	for _, l := range page {
@@ -77,7 +77,7 @@ func (d *Desk) batchOf(p projections.Projection, page []projections.Letter) []Ch
 		if len(batch) > 0 && (l.Partition != page[0].Partition || bytes > d.batchBytesMax) {
 			break
 		}
-		batch = append(batch, Chosen{NameOf(p.Name(), l), l})
+		batch = append(batch, Chosen{NameOf(m, l), m, l})
 	}
 	return batch
 }
@@ -90,13 +90,12 @@ const (
 )
 
 // redrive tries one batch, and gives the fates in its order.
-func (d *Desk) redrive(ctx context.Context, p projections.Projection, batch []Chosen, discards map[domain.Position]domain.Discard) ([]projections.Redriven, error) {
-	in := batch[0].Partition
-	records, gone, err := d.read(ctx, p, in, batch)
+func (d *Desk) redrive(ctx context.Context, batch []Chosen, discards map[domain.Position]domain.Discard) ([]projections.Redriven, error) {
+	records, gone, err := d.read(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
-	w := projections.Redriving{In: in, Records: records, Discarded: map[int64]bool{}, Overtaken: d.overtaken(p, in, batch)}
+	w := projections.Redriving{In: batch[0].Partition, Records: records, Discarded: map[int64]bool{}, Overtaken: d.overtaken(batch)}
 	for _, l := range batch {
 		w.Offsets = append(w.Offsets, l.Offset)
 		if _, decided := discards[l.Position()]; decided {
@@ -112,7 +111,7 @@ func (d *Desk) redrive(ctx context.Context, p projections.Projection, batch []Ch
 	var fates []projections.Redriven
 	if err := d.insist(ctx, func() error {
 		return d.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
-			fates, err = projections.Redrive(ctx, tx, p, w)
+			fates, err = projections.Redrive(ctx, tx, batch[0].Of, w)
 			return err
 		})
 	}); err != nil {

@@ -102,7 +102,7 @@ func (c *conformance) clock() time.Time {
 }
 
 func (c *conformance) call() storeCall {
-	p, name, version := c.p, c.p.Name(), c.p.Version()
+	m := projectiontest.First(c.p)
 	switch c.rnd.IntN(10) {
 	case 0:
 		parts := []domain.Partition{c.partition()}
@@ -113,34 +113,40 @@ func (c *conformance) call() storeCall {
 			parts[0].TopicID = domain.TopicID{8} // made anew
 		}
 		if c.rnd.IntN(8) == 0 {
-			name = "nobody"
+			m.Version = 2 // which does not stand
 		}
 		return storeCall{"InsertMissing", func(ctx context.Context, tx projections.Tx) (any, error) {
-			if err := projections.InsertMissing(ctx, tx, name, version, parts); err != nil {
+			if err := projections.InsertMissing(ctx, tx, m, parts); err != nil {
 				return nil, err
 			}
-			return projections.PositionsOf(ctx, tx, name, version) // its own rows are seen
+			return projections.PositionsOf(ctx, tx, m) // its own rows are seen
 		}}
 	case 1:
 		return storeCall{"PositionsOf", func(ctx context.Context, tx projections.Tx) (any, error) {
-			return projections.PositionsOf(ctx, tx, name, version)
+			return projections.PositionsOf(ctx, tx, m)
 		}}
 	case 2:
 		part := c.partition()
 		row := projections.PositionRow{Position: part.At(c.next[part.Partition]), CompleteTo: c.clock()}
 		return storeCall{"CompleteTo", func(ctx context.Context, tx projections.Tx) (any, error) {
-			return nil, projections.CompleteTo(ctx, tx, name, version, []projections.PositionRow{row})
+			return nil, projections.CompleteTo(ctx, tx, m, []projections.PositionRow{row})
 		}}
 	case 3:
 		return storeCall{"CountLetters", func(ctx context.Context, tx projections.Tx) (any, error) {
-			return projections.CountLetters(ctx, tx, name, version)
+			return projections.CountLetters(ctx, tx, m)
 		}}
 	case 4:
 		// What Check keeps away from the tables: the store refuses it, and the transaction is worth nothing after that.
-		record := c.record(c.partition(), 1, "nul\x00")
+		part := c.partition()
+		at := projections.Move{From: part.At(c.next[part.Partition]), NextOffset: c.next[part.Partition]} // a lock, and no more
+		record := c.record(part, 1, "nul\x00")
 		return storeCall{"Apply of refused data", func(ctx context.Context, tx projections.Tx) (any, error) {
-			err := p.Apply(ctx, tx, []domain.Record{record})
-			_, second := projections.PositionsOf(ctx, tx, name, version)
+			ok, err := projections.Advance(ctx, tx, m, []projections.Move{at})
+			if err != nil || !ok {
+				return ok, err
+			}
+			err = m.Apply(ctx, tx, []domain.Record{record})
+			_, second := projections.PositionsOf(ctx, tx, m)
 			if (err == nil) != (second == nil) {
 				return nil, domain.Errorf(domain.CodeConflict, "a failed transaction goes on: %v, then %v", err, second)
 			}
@@ -150,7 +156,7 @@ func (c *conformance) call() storeCall {
 	work := c.work()
 	abort := c.rnd.IntN(6) == 0
 	return storeCall{"Write", func(ctx context.Context, tx projections.Tx) (any, error) {
-		done, err := projections.Write(ctx, tx, p, work)
+		done, err := projections.Write(ctx, tx, m, work)
 		if err == nil && abort {
 			err = domain.Errorf(domain.CodeTooLarge, "rolled back")
 		}

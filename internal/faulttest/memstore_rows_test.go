@@ -223,6 +223,9 @@ func (r *memRows) Scan(into ...any) error {
 		return r.err
 	}
 	for i, to := range into {
+		if to == nil {
+			continue // as pgx passes over a column that nobody wants
+		}
 		value, target := reflect.ValueOf(row[i]), reflect.ValueOf(to).Elem()
 		if !value.CanConvert(target.Type()) {
 			r.err = fmt.Errorf("%w a %T into a %T", errScan, row[i], to)

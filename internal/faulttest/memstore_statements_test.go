@@ -85,6 +85,9 @@ func positionsOtherTopic(v *view, a pgx.NamedArgs) ([][]any, error) {
 }
 
 func positionsInsertMissing(v *view, a pgx.NamedArgs) ([][]any, error) {
+	if !slices.Contains(memProjections, ofArgument(a)) || arg[int](a, "version") != 1 {
+		return nil, nil
+	}
 	for i, k := range keysOf(a) {
 		if _, ok := get(v.base.positions, v.own.positions, k); !ok {
 			v.own.positions[k] = positionRow{topic: arg[[]string](a, "topics")[i], completeTo: time.Unix(0, 0).UTC()}
@@ -98,7 +101,7 @@ func positionsLock(v *view, a pgx.NamedArgs) (rows [][]any, err error) {
 	for _, k := range v.sortedPositions(ofArgument(a), arg[int](a, "version")) {
 		if slices.Contains(asked, k) {
 			r, _ := get(v.base.positions, v.own.positions, k)
-			rows = append(rows, []any{k.topicID, k.partition, r.next})
+			rows = append(rows, []any{k.topicID, k.partition, r.next, arg[string](a, "schema")})
 		}
 	}
 	return rows, nil

@@ -24,34 +24,34 @@ var mutants = []mutant{
 	one("position-before-rows",
 		"The position is moved in a transaction of its own, before the rows: what dies in between is never folded.",
 		"internal/projector/projector.go",
-		`		done, err = projections.Write(ctx, tx, p.projection, work)
+		`		done, err = projections.Write(ctx, tx, p.model, work)
 		return err
 	})`,
-		`		_, err = projections.Advance(ctx, tx, p.projection.Name(), p.projection.Version(), work.Moves)
+		`		_, err = projections.Advance(ctx, tx, p.model, work.Moves)
 		return err
 	})
 	if err == nil {
 		rows := work
 		rows.Moves = nil
 		err = p.store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
-			done, err = projections.Write(ctx, tx, p.projection, rows)
+			done, err = projections.Write(ctx, tx, p.model, rows)
 			return err
 		})
 	}`),
 	one("rows-before-position",
 		"The rows are committed in a transaction of their own, before the position: what dies in between is folded twice.",
 		"internal/projector/projector.go",
-		`		done, err = projections.Write(ctx, tx, p.projection, work)
+		`		done, err = projections.Write(ctx, tx, p.model, work)
 		return err
 	})`,
 		`		rows := work
 		rows.Moves = nil
-		done, err = projections.Write(ctx, tx, p.projection, rows)
+		done, err = projections.Write(ctx, tx, p.model, rows)
 		return err
 	})
 	if err == nil {
 		err = p.store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-			ok, err := projections.Advance(ctx, tx, p.projection.Name(), p.projection.Version(), work.Moves)
+			ok, err := projections.Advance(ctx, tx, p.model, work.Moves)
 			if err == nil && !ok {
 				err = projections.ErrMoved
 			}
@@ -82,7 +82,7 @@ var mutants = []mutant{
 		"A dead letter is parked after the position has moved: what dies in between is neither folded nor parked.",
 		[]edit{
 			{"projections/batch.go",
-				`		if err := park(ctx, tx, p.Name(), p.Version(), letters, w.ParkedAt); err != nil {
+				`		if err := park(ctx, tx, m, letters, w.ParkedAt); err != nil {
 			return Done{}, err
 		}`,
 				``},
@@ -90,20 +90,20 @@ var mutants = []mutant{
 				`// sift parts the records`,
 				`// Park writes letters alone.
 func Park(ctx context.Context, tx Tx, p Projection, w Work, letters []DeadLetter) error {
-	return park(ctx, tx, p.Name(), p.Version(), letters, w.ParkedAt)
+	return park(ctx, tx, m, letters, w.ParkedAt)
 }
 
 // sift parts the records`},
 			{"internal/projector/projector.go",
-				`		done, err = projections.Write(ctx, tx, p.projection, work)
+				`		done, err = projections.Write(ctx, tx, p.model, work)
 		return err
 	})`,
-				`		done, err = projections.Write(ctx, tx, p.projection, work)
+				`		done, err = projections.Write(ctx, tx, p.model, work)
 		return err
 	})
 	if err == nil && len(done.Parked) > 0 {
 		err = p.store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-			return projections.Park(ctx, tx, p.projection, work, done.Parked)
+			return projections.Park(ctx, tx, p.model, work, done.Parked)
 		})
 	}`},
 		}},

@@ -284,7 +284,7 @@ func (w *world) liveProjector(name string, p projections.Projection) {
 		defer l.end(leave)
 		cfg := projector.Config{RetryMin: 20 * time.Millisecond, RetryMax: time.Second}
 		w.roll(func(rnd *rand.Rand) { cfg.BatchEventsMax = pick(rnd, 3, 50, 1000) })
-		pr := projector.New(p, src, l, cfg, w.log.With("process", name), time.Now, projector.Hooks{})
+		pr := projector.New(projections.ReadModel{Projection: p, Version: 1}, src, l, cfg, w.log.With("process", name), time.Now, projector.Hooks{})
 		w.mu.Lock()
 		l.projector = pr
 		w.mu.Unlock()

@@ -123,10 +123,14 @@ func (s *Store) InTx(ctx context.Context, f func(ctx context.Context, tx project
 	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(ctx context.Context, tx pgx.Tx) error { return f(ctx, tx) })
 }
 
+// What a view shows is looked up when a statement runs, and not in the snapshot. The lock keeps the views as they are
+// from before the snapshot is taken, which LOCK itself does not do: a swap locks the table against it.
+const beginSnapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE read_models IN ACCESS SHARE MODE"
+
 // Snapshot runs f on one snapshot of the database (REPEATABLE READ, READ ONLY), so that what several
-// statements read belongs together.
+// statements read belongs together, and to the version that is live in it.
 func (s *Store) Snapshot(ctx context.Context, f func(ctx context.Context, q projections.Querier) error) error {
-	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(ctx context.Context, tx pgx.Tx) error { return f(ctx, tx) })
+	return s.inTx(ctx, pgx.TxOptions{BeginQuery: beginSnapshot}, func(ctx context.Context, tx pgx.Tx) error { return f(ctx, tx) })
 }
 
 func (s *Store) inTx(ctx context.Context, options pgx.TxOptions, f func(ctx context.Context, tx pgx.Tx) error) error {

@@ -15,6 +15,12 @@ func (s *Store) Positions(ctx context.Context) (map[string][]projections.Positio
 	return all, Classify(err)
 }
 
+// Versions is projections.Versions.
+func (s *Store) Versions(ctx context.Context) ([]projections.VersionRow, error) {
+	all, err := projections.Versions(ctx, s.pool)
+	return all, Classify(err)
+}
+
 // AsOf is projections.AsOf; to read it with rows of the same snapshot, call that in Snapshot.
 func (s *Store) AsOf(ctx context.Context, names ...string) (time.Time, error) {
 	at, err := projections.AsOf(ctx, s.pool, names...)

@@ -50,10 +50,10 @@ func (p *Projector) sync(ctx context.Context) (changed <-chan struct{}, err erro
 func (p *Projector) load(ctx context.Context, parts []domain.Partition) ([]domain.Position, error) {
 	var rows []projections.PositionRow
 	err := p.store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
-		if err := projections.InsertMissing(ctx, tx, p.projection.Name(), p.projection.Version(), parts); err != nil {
+		if err := projections.InsertMissing(ctx, tx, p.model, parts); err != nil {
 			return err
 		}
-		rows, err = projections.PositionsOf(ctx, tx, p.projection.Name(), p.projection.Version())
+		rows, err = projections.PositionsOf(ctx, tx, p.model)
 		return err
 	})
 	if err != nil {

@@ -175,7 +175,7 @@ func (s *fakeSource) Ends(_ context.Context, topic domain.Topic) (ends []domain.
 type tally struct{}
 
 func (tally) Name() string                    { return "tally" }
-func (tally) Version() int                    { return 1 }
+func (tally) FoldVersion() int                { return 1 }
 func (tally) Topics() []domain.Topic          { return []domain.Topic{domain.TopicVerdicts} }
 func (tally) Tables() []string                { return []string{"tally"} }
 func (tally) OrderKey(r domain.Record) string { return string(r.Key) }
@@ -216,8 +216,7 @@ func open(t *testing.T) *database {
 	}
 	t.Cleanup(store.Close)
 	d := &database{store, env.Conn(t)}
-	d.exec(t, "CREATE TABLE tally (post text PRIMARY KEY, n bigint, CONSTRAINT tally_allowed CHECK (post <> 'refused'))")
-	d.exec(t, "INSERT INTO read_models VALUES ('tally', 1)")
+	d.exec(t, "SELECT add_read_model('tally', $$ CREATE TABLE tally (post text PRIMARY KEY, n bigint, CONSTRAINT tally_allowed CHECK (post <> 'refused')) $$)")
 	return d
 }
 
@@ -266,8 +265,11 @@ func wait(t *testing.T, cond func() bool) {
 
 var small = projector.Config{BatchEventsMax: 7, LettersMax: 20, RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond}
 
+// tallies is the version of tally that a database has.
+var tallies = projections.ReadModel{Projection: tally{}, Version: 1}
+
 func newProjector(source projector.Source, store projector.Store) *projector.Projector {
-	return projector.New(tally{}, source, store, small, slog.New(slog.DiscardHandler), time.Now, projector.Hooks{})
+	return projector.New(tallies, source, store, small, slog.New(slog.DiscardHandler), time.Now, projector.Hooks{})
 }
 
 // start runs a projector until the test or stop ends it; stop gives what Run returned.

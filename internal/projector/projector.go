@@ -79,15 +79,15 @@ type BatchStats struct {
 	Took                  time.Duration
 }
 
-// Projector runs one projection in one process.
+// Projector runs one version of a projection in one process.
 type Projector struct {
-	projection projections.Projection
-	source     Source
-	store      Store
-	cfg        Config
-	log        *slog.Logger
-	now        func() time.Time
-	hooks      Hooks
+	model  projections.ReadModel
+	source Source
+	store  Store
+	cfg    Config
+	log    *slog.Logger
+	now    func() time.Time
+	hooks  Hooks
 
 	// Of the loop alone.
 	owned   map[domain.Partition]*partition
@@ -106,10 +106,10 @@ type partition struct {
 }
 
 // New makes a projector; now is the clock.
-func New(p projections.Projection, source Source, store Store, cfg Config, log *slog.Logger, now func() time.Time, hooks Hooks) *Projector {
+func New(m projections.ReadModel, source Source, store Store, cfg Config, log *slog.Logger, now func() time.Time, hooks Hooks) *Projector {
 	return &Projector{
-		projection: p, source: source, store: store, cfg: cfg.withDefaults(), now: now, hooks: hooks,
-		log:   log.With("projection", p.Name()),
+		model: m, source: source, store: store, cfg: cfg.withDefaults(), now: now, hooks: hooks,
+		log:   log.With("projection", m.Name(), "version", m.Version),
 		owned: map[domain.Partition]*partition{},
 		board: newBoard(now()),
 	}
@@ -149,7 +149,7 @@ func (p *Projector) Run(ctx context.Context) (stopped error) {
 			p.unsure = true
 			p.retry(ctx, err)
 		default:
-			return fmt.Errorf("projector %s stops: %w", p.projection.Name(), err)
+			return fmt.Errorf("projector %s stops: %w", p.model, err)
 		}
 	}
 }
@@ -262,7 +262,7 @@ func (p *Projector) fold(ctx context.Context, batch domain.Batch) error {
 	started := p.now()
 	var done projections.Done
 	err := p.store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
-		done, err = projections.Write(ctx, tx, p.projection, work)
+		done, err = projections.Write(ctx, tx, p.model, work)
 		return err
 	})
 	if err != nil {
@@ -303,7 +303,7 @@ func (p *Projector) complete(ctx context.Context) error {
 		return nil
 	}
 	err := p.store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-		return projections.CompleteTo(ctx, tx, p.projection.Name(), p.projection.Version(), rows)
+		return projections.CompleteTo(ctx, tx, p.model, rows)
 	})
 	if err != nil {
 		return fmt.Errorf("write how far the read model is complete: %w", err)
@@ -325,7 +325,7 @@ func (p *Projector) progress(next, viewNext int64) int64 {
 }
 
 func (p *Projector) followsVerdicts() bool {
-	return slices.Contains(p.projection.Topics(), domain.TopicVerdicts)
+	return slices.Contains(p.model.Topics(), domain.TopicVerdicts)
 }
 
 func (p *Projector) parts() []domain.Partition {

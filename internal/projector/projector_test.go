@@ -218,10 +218,10 @@ func TestTheLimitHoldsForTwoAtOnce(t *testing.T) {
 	d := open(t)
 	park := func(part domain.Partition, then func()) error {
 		return d.InTx(t.Context(), func(ctx context.Context, tx projections.Tx) error {
-			if err := projections.InsertMissing(ctx, tx, "tally", 1, []domain.Partition{part}); err != nil {
+			if err := projections.InsertMissing(ctx, tx, tallies, []domain.Partition{part}); err != nil {
 				return err
 			}
-			_, err := projections.Write(ctx, tx, tally{}, projections.Work{
+			_, err := projections.Write(ctx, tx, tallies, projections.Work{
 				Moves: []projections.Move{{From: part.At(0), NextOffset: 1}}, ParkedAt: time.Now(), LettersMax: 1,
 				Records: []domain.Record{{Partition: part, Event: &domain.Verdict{}}},
 			})
@@ -321,7 +321,7 @@ func (a *away) InTx(context.Context, func(context.Context, projections.Tx) error
 func TestRetriesWithABoundedPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &away{}
-		p := projector.New(tally{}, newLog().source(part0), a, projector.Config{}, slog.New(slog.DiscardHandler), time.Now, projector.Hooks{})
+		p := projector.New(tallies, newLog().source(part0), a, projector.Config{}, slog.New(slog.DiscardHandler), time.Now, projector.Hooks{})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		if err := p.Run(ctx); err != nil {

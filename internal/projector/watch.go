@@ -51,7 +51,7 @@ func newBoard(at time.Time) board { return board{started: at, ends: map[domain.P
 func (p *Projector) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Status{Projection: p.projection.Name(), Version: p.projection.Version(), Err: p.board.err, Stopped: p.board.stopped}
+	s := Status{Projection: p.model.Name(), Version: p.model.Version, Err: p.board.err, Stopped: p.board.stopped}
 	for _, row := range p.board.rows {
 		ps := PartitionStatus{PositionRow: row, End: -1}
 		if end, ok := p.board.ends[row.In()]; ok {
@@ -115,7 +115,7 @@ func (p *Projector) look(ctx context.Context) {
 	if p.followsVerdicts() {
 		p.sample(ctx, domain.TopicViews)
 	}
-	for _, topic := range p.projection.Topics() {
+	for _, topic := range p.model.Topics() {
 		p.sample(ctx, topic)
 	}
 	p.mu.Lock()

@@ -28,8 +28,8 @@ var _ projections.Projection = Projection{}
 // Name implements projections.Projection.
 func (Projection) Name() string { return Name }
 
-// Version implements projections.Projection.
-func (Projection) Version() int { return 1 }
+// FoldVersion implements projections.Projection.
+func (Projection) FoldVersion() int { return 1 }
 
 // Topics implements projections.Projection.
 func (Projection) Topics() []domain.Topic { return []domain.Topic{domain.TopicVerdicts} }

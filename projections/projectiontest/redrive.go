@@ -71,7 +71,7 @@ var errLost = errors.New("the connection is lost")
 // Redrive redrives all letters of a projection but those that leave gives, a partition at a time, reading their
 // records from the log. Every other transaction fails somewhere first.
 func (d *Database) Redrive(ctx context.Context, p projections.Projection, l *Log, leave func([]projections.Letter) []projections.Letter) ([]projections.Redriven, error) {
-	letters, err := projections.Letters(ctx, d.Pool, projections.LetterFilter{Projection: p.Name(), Version: p.Version(), Limit: lettersMax})
+	letters, err := projections.Letters(ctx, d.Pool, projections.LetterFilter{Of: First(p), Limit: lettersMax})
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (d *Database) Redrive(ctx context.Context, p projections.Projection, l *Log
 func (d *Database) redrive(ctx context.Context, p projections.Projection, w projections.Redriving, failAt int) (fates []projections.Redriven, err error) {
 	err = pgx.BeginFunc(ctx, d.Pool, func(tx pgx.Tx) error {
 		failing := &failingTx{tx: tx, left: failAt}
-		fates, err = projections.Redrive(ctx, failing, p, w)
+		fates, err = projections.Redrive(ctx, failing, First(p), w)
 		if err == nil && failing.left > 0 {
 			err = errLost // as it commits
 		}

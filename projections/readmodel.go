@@ -1,0 +1,72 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"seenby/domain"
+)
+
+// ReadModel is one version of a projection's tables. While a version is built, or kept for a rollback, several of a
+// projection stand side by side, each in a schema of its own and with its own positions and dead letters; readers see
+// the live one through views of the same names.
+type ReadModel struct {
+	Projection
+	Version int
+}
+
+// Schema is where the version's tables are.
+func (m ReadModel) Schema() string { return m.Name() + "_v" + strconv.Itoa(m.Version) }
+
+func (m ReadModel) String() string { return m.Name() + " version " + strconv.Itoa(m.Version) }
+
+// VersionRow is a version that stands.
+type VersionRow struct {
+	Projection  string
+	Version     int
+	FoldVersion int
+	Followed    bool // projectors keep it current
+	Live        bool // readers see it
+}
+
+var versionsSQL = SQL("read_models.versions", `
+SELECT v.projection, v.version, v.fold_version, v.followed, v.version = r.live_version
+FROM read_model_versions v
+JOIN read_models r ON r.projection = v.projection
+ORDER BY v.projection, v.version`)
+
+// Versions gives all versions of all projections.
+func Versions(ctx context.Context, q Querier) ([]VersionRow, error) {
+	rows, err := q.Query(ctx, versionsSQL)
+	if err != nil {
+		return nil, fmt.Errorf("read the versions of read models: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[VersionRow])
+	if err != nil {
+		return nil, fmt.Errorf("read the versions of read models: %w", err)
+	}
+	return all, nil
+}
+
+// Live gives the live version of each of the projections, in their order.
+func Live(ctx context.Context, q Querier, of []Projection) ([]ReadModel, error) {
+	versions, err := Versions(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	models := make([]ReadModel, 0, len(of))
+	for _, p := range of {
+		for _, v := range versions {
+			if v.Live && v.Projection == p.Name() {
+				models = append(models, ReadModel{p, v.Version})
+			}
+		}
+	}
+	if len(models) != len(of) {
+		return nil, domain.Errorf(domain.CodeMisconfigured, "not all projections of this program are in the database: run seenby migrate")
+	}
+	return models, nil
+}
