@@ -34,7 +34,7 @@ type following struct {
 	workers []*projector.Projector
 	sources []*eventlog.Source
 	stop    context.CancelFunc
-	ended   *errgroup.Group
+	group   *errgroup.Group
 }
 
 // versionsEvery is how soon a version is followed that a rebuild hands over; the rebuild moves it meanwhile.
@@ -112,7 +112,7 @@ func (ps *projectors) sawLive(ctx context.Context, v projections.VersionRow, for
 	defer ps.mu.Unlock()
 	if foreign && (!ps.foreign || ps.live != v.Version) {
 		ps.log.WarnContext(ctx, "the live version has another program's fold and is left to it; make one of this fold with seenby rebuild",
-			"projection", v.Projection, "version", v.Version, "fold", v.FoldVersion, "own_fold", ps.projection.FoldVersion())
+			"projection", v.Projection, "version", v.Version, "fold_version", v.FoldVersion)
 	}
 	ps.live, ps.foreign = v.Version, foreign
 }
@@ -130,7 +130,7 @@ func (ps *projectors) set(version int, f *following) {
 // follow starts a version's workers.
 func (ps *projectors) follow(ctx context.Context, m projections.ReadModel) (*following, error) {
 	working, stop := context.WithCancel(ctx)
-	f := &following{stop: stop, ended: &errgroup.Group{}}
+	f := &following{stop: stop, group: &errgroup.Group{}}
 	for range ps.settings.Projector.Workers {
 		var source *eventlog.Source
 		if err := ps.eventually(ctx, "the group of the projectors", func() (err error) {
@@ -145,9 +145,9 @@ func (ps *projectors) follow(ctx context.Context, m projections.ReadModel) (*fol
 			Committed: func(b projector.BatchStats) { ps.metrics.ProjectionBatch(m.Name(), b.Read, b.Parked, b.Took) },
 			Retrying:  func(error) { ps.metrics.ProjectionRetry(m.Name()) },
 		})
-		f.ended.Go(func() error {
+		f.group.Go(func() error {
 			defer source.Close()
-			ps.service.ended(working, "a projector", worker.Run(working))
+			ps.ended(working, "a projector", worker.Run(working))
 			return nil
 		})
 		f.workers, f.sources = append(f.workers, worker), append(f.sources, source)
@@ -157,7 +157,7 @@ func (ps *projectors) follow(ctx context.Context, m projections.ReadModel) (*fol
 
 func (f *following) end() {
 	f.stop()
-	_ = f.ended.Wait() // the workers have said what there was to say
+	_ = f.group.Wait() // the workers have said what there was to say
 }
 
 // ofLive are the workers of the live version, where this program follows it.

@@ -125,7 +125,7 @@ func (s *Store) InTx(ctx context.Context, f func(ctx context.Context, tx project
 
 // What a view shows is looked up when a statement runs, and not in the snapshot. The lock keeps the views as they are
 // from before the snapshot is taken, which LOCK itself does not do: a swap locks the table against it.
-const beginSnapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE read_models IN ACCESS SHARE MODE"
+const beginSnapshot = "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ; LOCK TABLE read_models IN ACCESS SHARE MODE"
 
 // Snapshot runs f on one snapshot of the database (REPEATABLE READ, READ ONLY), so that what several
 // statements read belongs together, and to the version that is live in it.

@@ -57,6 +57,7 @@ var Keys = slices.Concat(
 		"bytes",         // how many
 		"dead_letters",  // how many
 		"event_id",      // of a post event
+		"fold_version",  // of the fold that fills a read model
 		"event_type",    // e.g. ViewCounted
 		"events",        // how many
 		"indexed",       // how many of them an index holds
