@@ -15,7 +15,8 @@ type Work struct {
 	Moves      []Move
 	Records    []domain.Record // what the moves pass, repeats left out
 	ParkedAt   time.Time
-	LettersMax int64 // how many dead letters of the projection may be parked in all, not counting those that follow others
+	Given      map[domain.Position]bool // records that operators gave up, by their offset: neither applied nor parked; nil: none
+	LettersMax int64                    // how many dead letters of the projection may be parked in all, not counting those that follow others
 }
 
 // Done says what became of a Work's records.
@@ -72,7 +73,7 @@ func Write(ctx context.Context, tx Tx, m ReadModel, w Work) (Done, error) {
 	if !ok {
 		return Done{}, ErrMoved
 	}
-	good, letters, err := sift(ctx, tx, m, w.Records)
+	good, letters, err := sift(ctx, tx, m, w.Records, w.Given)
 	if err != nil {
 		return Done{}, err
 	}
@@ -159,7 +160,7 @@ const followsReason = "an earlier event with its key is parked"
 
 // sift parts the records that can be folded from those to be parked: poison, and whatever follows a parked
 // event with its order key. The positions are locked, so nobody redrives letters meanwhile.
-func sift(ctx context.Context, q Querier, m ReadModel, records []domain.Record) (good []domain.Record, letters []DeadLetter, err error) {
+func sift(ctx context.Context, q Querier, m ReadModel, records []domain.Record, given map[domain.Position]bool) (good []domain.Record, letters []DeadLetter, err error) {
 	var keys [][]byte
 	ordered := make([]string, len(records))
 	seen := map[string]bool{}
@@ -178,6 +179,9 @@ func sift(ctx context.Context, q Querier, m ReadModel, records []domain.Record) 
 	}
 	good = make([]domain.Record, 0, len(records))
 	for i, r := range records {
+		if given[r.Partition.At(r.Offset)] {
+			continue
+		}
 		letter := DeadLetter{Record: r, OrderKey: ordered[i]}
 		bad := r.Err
 		if bad == nil {

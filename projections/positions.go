@@ -64,7 +64,11 @@ ORDER BY p.topic, p.topic_id, p.partition`)
 
 // PositionsOf gives the positions of one version of a projection, live or not.
 func PositionsOf(ctx context.Context, q Querier, m ReadModel) ([]PositionRow, error) {
-	rows, err := q.Query(ctx, positionsOfSQL, m.args())
+	return collectPositions(ctx, q, positionsOfSQL, m)
+}
+
+func collectPositions(ctx context.Context, q Querier, sql string, m ReadModel) ([]PositionRow, error) {
+	rows, err := q.Query(ctx, sql, m.args())
 	if err != nil {
 		return nil, fmt.Errorf("read positions of %s: %w", m, err)
 	}
@@ -211,6 +215,18 @@ FROM unnest(@topic_ids::uuid[], @partitions::integer[], @next::bigint[], @comple
     AS m (topic_id, partition, next_offset, complete_to)
 WHERE p.projection = @projection AND p.version = @version AND p.topic_id = m.topic_id AND p.partition = m.partition
   AND p.next_offset = m.next_offset AND p.complete_to < m.complete_to`)
+
+var lockAllSQL = SQL("positions.lock_all", `
+SELECT `+positionColumns+`
+FROM positions p
+WHERE p.projection = @projection AND p.version = @version
+ORDER BY p.topic, p.topic_id, p.partition
+FOR UPDATE`)
+
+// LockPositions gives the positions of a version and keeps its projectors from moving them until tx ends.
+func LockPositions(ctx context.Context, tx Tx, m ReadModel) ([]PositionRow, error) {
+	return collectPositions(ctx, tx, lockAllSQL, m)
+}
 
 // CompleteTo raises the times of partitions that stand where the rows say, when nothing else is to be written.
 // The caller runs it after locking nothing else; rows that moved meanwhile are left alone.

@@ -60,11 +60,7 @@ func parseProjections(names []string) ([]projections.Projection, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(allProjections, func(p projections.Projection) bool { return p.Name() == name })
 		if i < 0 {
-			var known []string
-			for _, p := range allProjections {
-				known = append(known, p.Name())
-			}
-			return nil, domain.Invalid("--projections", "there is no projection %q; there are %s", name, strings.Join(known, ", "))
+			return nil, domain.Invalid("projection", "there is no projection %q; there are %s", name, strings.Join(projectionNames(), ", "))
 		}
 		out = append(out, allProjections[i])
 	}

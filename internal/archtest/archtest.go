@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"internal/erasure":    {"domain"},
 	"internal/deadletter": {"domain", "projections", "internal/tenancy"},
 	"internal/verify":     {"domain", "projections/..."},
+	"internal/rebuild":    {"domain", "projections"},
 
 	"internal/config":    {"domain"},
 	"internal/telemetry": {"domain"},
@@ -54,7 +55,7 @@ var allowed = map[string][]string{
 // restricted says which of our packages may import a library. Tests may use more.
 var restricted = map[string][]string{
 	"github.com/twmb/franz-go":              {"internal/eventlog", "internal/gate", "internal/embedded", "internal/testenv"},
-	"github.com/jackc/pgx":                  {"projections/...", "internal/postgres", "internal/embedded", "internal/testenv"},
+	"github.com/jackc/pgx":                  {"projections/...", "internal/postgres", "internal/rebuild", "internal/embedded", "internal/testenv"},
 	"github.com/prometheus":                 {"internal/telemetry"},
 	"github.com/danielgtaylor/huma":         {"internal/httpapi", "internal/adminapi"},
 	"github.com/go-chi":                     {"internal/httpapi"},

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	dockercontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -67,11 +68,18 @@ func (m *Machine) Stop(ctx context.Context, seconds int) error {
 	return m.wrap("stop", err)
 }
 
-// Pause freezes every process of the server: connections stay, nothing answers.
+// Pause freezes every process of the server: connections stay, nothing answers. A process that waits for its disk
+// cannot be frozen just then, and the engine thaws the others and says so: that is tried again for a while.
 func (m *Machine) Pause(ctx context.Context) error {
-	_, err := m.docker.ContainerPause(ctx, m.c.GetContainerID(), client.ContainerPauseOptions{})
-	return m.wrap("pause", err)
+	ctx, cancel := context.WithTimeout(ctx, pauseTimeout)
+	defer cancel()
+	return m.wrap("pause", waitFor(ctx, func(ctx context.Context) error {
+		_, err := m.docker.ContainerPause(ctx, m.c.GetContainerID(), client.ContainerPauseOptions{})
+		return err
+	}))
 }
+
+const pauseTimeout = 30 * time.Second
 
 // Unpause lets them go on, with no idea of the time that has passed.
 func (m *Machine) Unpause(ctx context.Context) error {

@@ -1,0 +1,247 @@
+package rebuild
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"seenby/domain"
+	"seenby/projections"
+)
+
+// caughtUpEvents is how little may be left to read before the versions are compared.
+const caughtUpEvents = 10_000
+
+// catchUp folds everything that there is, by the ordinary code, until little is left.
+func (r *run) catchUp(ctx context.Context) error {
+	for {
+		left, err := r.follow(ctx, nil)
+		if err != nil || left < caughtUpEvents {
+			return err
+		}
+	}
+}
+
+// follow folds what lies between the new version's positions and a vector, nil: the present ends of the log, and tells
+// how many offsets that were.
+func (r *run) follow(ctx context.Context, to []domain.Position) (events int64, err error) {
+	starts, ends, err := r.bounds(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if to == nil {
+		to = ends
+	}
+	f, err := r.follower(ctx, to)
+	if err != nil {
+		return 0, err
+	}
+	from := make([]domain.Position, len(to))
+	for i, end := range to {
+		row := f.rows[end.In()]
+		from[i] = row.Position
+		if start := startOf(starts, end); row.NextOffset < start.NextOffset {
+			return 0, domain.Errorf(domain.CodeDataLoss, "%s/%d starts at %d, and %s needs it from %d: the events below are lost, and the read model cannot be rebuilt from the log",
+				end.Topic, end.Partition, start.NextOffset, r.model, row.NextOffset)
+		}
+		events += max(0, end.NextOffset-row.NextOffset)
+	}
+	r.reading(starts, ends, f.rows)
+	if err := r.deps.Log.ReadRanges(ctx, from, to, func(records []domain.Record) error { return f.take(ctx, records) }); err != nil {
+		return 0, err
+	}
+	return events, f.end(ctx)
+}
+
+func startOf(starts []domain.Position, of domain.Position) domain.Position {
+	i := slices.IndexFunc(starts, func(p domain.Position) bool { return p.In() == of.In() })
+	if i < 0 {
+		return of.In().At(0)
+	}
+	return starts[i]
+}
+
+// bounds asks where the projection's topics start and end. A compacted topic, or one that was never cut, starts at 0.
+func (r *run) bounds(ctx context.Context) (starts, ends []domain.Position, err error) {
+	for _, topic := range r.model.Topics() {
+		s, err := r.deps.Log.Starts(ctx, topic)
+		if err != nil {
+			return nil, nil, err
+		}
+		e, err := r.deps.Log.Ends(ctx, topic)
+		if err != nil {
+			return nil, nil, err
+		}
+		starts, ends = append(starts, s...), append(ends, e...)
+	}
+	return starts, ends, nil
+}
+
+// follower folds records into the new version by the ordinary projector's transaction.
+type follower struct {
+	run     *run
+	rows    map[domain.Partition]projections.PositionRow
+	to      map[domain.Partition]int64
+	given   map[domain.Position]bool // records that operators gave up
+	records []domain.Record
+}
+
+func (r *run) follower(ctx context.Context, to []domain.Position) (*follower, error) {
+	in, err := r.deps.Log.Installation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &follower{run: r, to: map[domain.Partition]int64{}, given: map[domain.Position]bool{}}
+	for at := range in.Discards[r.model.Name()] {
+		f.given[at] = true
+	}
+	parts := make([]domain.Partition, len(to))
+	for i, p := range to {
+		parts[i], f.to[p.In()] = p.In(), p.NextOffset
+	}
+	if err := r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		return projections.InsertMissing(ctx, tx, r.model, parts)
+	}); err != nil {
+		return nil, err
+	}
+	return f, f.load(ctx)
+}
+
+// load reads the positions again.
+func (f *follower) load(ctx context.Context) error {
+	return f.run.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		rows, err := projections.PositionsOf(ctx, tx, f.run.model)
+		if err != nil {
+			return err
+		}
+		f.rows = map[domain.Partition]projections.PositionRow{}
+		for _, row := range rows {
+			f.rows[row.In()] = row
+		}
+		for part := range f.to {
+			if _, ok := f.rows[part]; !ok {
+				return errTakenOver // the version was dropped
+			}
+		}
+		return nil
+	})
+}
+
+func (f *follower) take(ctx context.Context, records []domain.Record) error {
+	f.records = append(f.records, records...)
+	if len(f.records) < f.run.opts.BatchEventsMax {
+		return nil
+	}
+	next := map[domain.Partition]domain.Position{}
+	for _, r := range f.records {
+		next[r.Partition] = r.Partition.At(r.Offset + 1)
+	}
+	return f.write(ctx, slices.Collect(maps.Values(next)))
+}
+
+// end moves the positions over what is no record: the ends of transactions, and what compaction took.
+func (f *follower) end(ctx context.Context) error {
+	next := make([]domain.Position, 0, len(f.to))
+	for part, offset := range f.to {
+		next = append(next, part.At(offset))
+	}
+	return f.write(ctx, next)
+}
+
+func (f *follower) write(ctx context.Context, next []domain.Position) error {
+	if err := f.run.mayGoOn(ctx); err != nil {
+		return err
+	}
+	slices.SortFunc(next, func(a, b domain.Position) int { return domain.ComparePartitions(a.In(), b.In()) })
+	batch := domain.Batch{Records: f.records, Next: next}
+	for {
+		work := projections.Cut(f.rows, batch)
+		if len(work.Moves) == 0 {
+			break
+		}
+		work.ParkedAt, work.LettersMax, work.Given = f.run.deps.Now(), lettersMax, f.given
+		err := f.run.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+			done, err := projections.Write(ctx, tx, f.run.model, work)
+			if err != nil {
+				return err
+			}
+			return f.run.checkParked(ctx, tx, done.Parked)
+		})
+		switch domain.CodeOf(err) {
+		case domain.CodePositionBehind: // a projector moved them: the version is being handed over
+		case domain.CodeUnavailable:
+			if err := f.run.waitABit(ctx, err); err != nil {
+				return err
+			}
+		default:
+			if err != nil {
+				return err
+			}
+			for _, m := range work.Moves {
+				row := f.rows[m.From.In()]
+				row.NextOffset, row.Epoch, row.ViewNextOffset = m.NextOffset, m.Epoch, m.ViewNextOffset
+				f.rows[m.From.In()] = row
+			}
+			f.run.moved(f.rows)
+			f.records = f.records[:0]
+			return nil
+		}
+		if err := f.load(ctx); err != nil {
+			return err
+		}
+	}
+	f.records = f.records[:0]
+	return nil
+}
+
+// lettersMax is far beyond what the live version may have parked: what it holds, the new one may too.
+const lettersMax = 1 << 20
+
+// checkParked refuses what the new version parks and the live one has applied: the program understands less than the one
+// that folded it.
+func (r *run) checkParked(ctx context.Context, q projections.Querier, parked []projections.DeadLetter) error {
+	var places []projections.LetterPlace
+	for _, l := range parked {
+		if !l.Follows {
+			places = append(places, projections.LetterPlace{Topic: l.Record.Partition.Topic, Partition: l.Record.Partition.Partition, Offset: l.Record.Offset})
+		}
+	}
+	if len(places) == 0 || !r.row.Proven {
+		return nil
+	}
+	letters, err := projections.Letters(ctx, q, projections.LetterFilter{Of: r.live, Places: places, Limit: len(places)})
+	if err != nil {
+		return err
+	}
+	known := map[domain.Position]bool{}
+	for _, l := range letters {
+		known[l.Position()] = true
+	}
+	rows, err := projections.PositionsOf(ctx, q, r.live)
+	if err != nil {
+		return err
+	}
+	for _, l := range parked {
+		passed := slices.ContainsFunc(rows, func(row projections.PositionRow) bool {
+			return row.In() == l.Record.Partition && row.NextOffset > l.Record.Offset
+		})
+		if !l.Follows && passed && !known[l.Record.Partition.At(l.Record.Offset)] {
+			return domain.Errorf(domain.CodeConflict, "%s cannot be applied (%s), and it is no dead letter of the live version, which was past it: the live version is untouched. Rebuild with a program that can apply it",
+				projections.At(l.Record), l.Reason)
+		}
+	}
+	return nil
+}
+
+// waitABit pauses after an error that may pass.
+func (r *run) waitABit(ctx context.Context, why error) error {
+	r.deps.Logger.WarnContext(ctx, "retrying", "err", why)
+	if err := waitOrEnd(ctx, retryAfter); err != nil {
+		return fmt.Errorf("%w (%w)", err, why)
+	}
+	return nil
+}
+
+const retryAfter = 500 * time.Millisecond

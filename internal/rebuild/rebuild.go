@@ -1,0 +1,174 @@
+package rebuild
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"seenby/domain"
+	"seenby/projections"
+)
+
+// Log is Kafka.
+type Log interface {
+	// Starts and Ends are the first offsets that a topic's partitions still hold, and their high watermarks, one per
+	// partition in their order.
+	Starts(ctx context.Context, topic domain.Topic) ([]domain.Position, error)
+	Ends(ctx context.Context, topic domain.Topic) ([]domain.Position, error)
+	// ReadRanges hands out the committed records of partitions between two positions of each, in order per partition, by
+	// one goroutine. The records are apply's own.
+	ReadRanges(ctx context.Context, from, to []domain.Position, apply func([]domain.Record) error) error
+	// Installation folds the topic tenants to its end.
+	Installation(ctx context.Context) (*domain.Installation, error)
+}
+
+// Store is PostgreSQL; its errors are classified.
+type Store interface {
+	InTx(ctx context.Context, f func(ctx context.Context, tx projections.Tx) error) error
+	Snapshot(ctx context.Context, f func(ctx context.Context, q projections.Querier) error) error
+	// Copy runs COPY FROM STDIN with what from gives, and returns how many rows that were.
+	Copy(ctx context.Context, tx projections.Tx, sql string, from io.Reader) (int64, error)
+	// Exclusive runs f while nobody else runs one of the same name; where somebody does, it returns taken, wrapped. f's
+	// context ends where that is no longer certain.
+	Exclusive(ctx context.Context, name string, taken error, f func(ctx context.Context) error) error
+}
+
+// Options are how a rebuild is run.
+type Options struct {
+	// LagMax: while the live read models are further behind than this and moving, the rebuild waits for them. 0: it
+	// never waits.
+	LagMax time.Duration
+	// AcceptDifferences names who takes responsibility for the swap though the versions differ; empty: nobody does, and
+	// they must not.
+	AcceptDifferences string
+	// BatchEventsMax is how many events one transaction folds while catching up. Default 5,000, as the projector's.
+	BatchEventsMax int
+}
+
+// Deps are the parts that a rebuild is joined with.
+type Deps struct {
+	Log      Log
+	Store    Store
+	Now      func() time.Time
+	Logger   *slog.Logger
+	Progress func(Progress) // at each change and some times a second, by one goroutine at a time; nil: nobody asks
+}
+
+// Run rebuilds a projection, or goes on with its unfinished rebuild, to the end.
+func Run(ctx context.Context, deps Deps, p projections.Projection, opts Options) (Result, error) {
+	if opts.BatchEventsMax == 0 {
+		opts.BatchEventsMax = 5000
+	}
+	var result Result
+	err := exclusively(ctx, deps, p.Name(), func(ctx context.Context) (err error) {
+		r := &run{deps: deps, opts: opts, told: deps.Now()}
+		if r.row, err = begin(ctx, deps, p); err != nil {
+			return err
+		}
+		r.model = projections.ReadModel{Projection: p, Version: r.row.Version}
+		r.live = projections.ReadModel{Projection: p, Version: r.row.FromVersion}
+		result, err = r.run(ctx)
+		return err
+	})
+	return result, err
+}
+
+// errTaken says that a process works on the projection.
+var errTaken = domain.Errorf(domain.CodeConflict, "another process works on it just now; see `seenby rebuild --list`")
+
+// exclusively keeps all others from the rebuilds of a projection.
+func exclusively(ctx context.Context, deps Deps, projection string, f func(context.Context) error) error {
+	return deps.Store.Exclusive(ctx, "rebuild "+projection, errTaken, f)
+}
+
+// Result is what a rebuild came to.
+type Result struct {
+	Projection  string
+	Version     int // live now
+	Previous    int // kept for a rollback
+	Events      int64
+	Proven      bool          // compared with the live version
+	Differences int64         // accepted
+	Locked      time.Duration // how long readers may have waited for the swap
+}
+
+// run is one process's work on a rebuild.
+type run struct {
+	deps  Deps
+	opts  Options
+	row   Row
+	model projections.ReadModel // the one that is made
+	live  projections.ReadModel // the one that readers see
+
+	mu       sync.Mutex
+	progress Progress
+	told     time.Time
+	paused   chan struct{} // closed when it may go on; nil: it is not paused
+	since    time.Time     // when the present phase was begun
+	doneThen int64         // progress.Done then
+	throttle throttle
+}
+
+// run goes through the phases that are left.
+func (r *run) run(ctx context.Context) (Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		r.watch(ctx, cancel)
+	}()
+	result, err := r.phases(ctx)
+	cause := context.Cause(ctx)
+	cancel(nil)
+	<-watching
+	if err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause // it was cancelled, or taken over
+	}
+	if errors.Is(err, errCancelled) {
+		if err := r.drop(context.WithoutCancel(ctx)); err != nil {
+			return Result{}, err
+		}
+		return Result{}, domain.Errorf(domain.CodeConflict, "the rebuild of %s was cancelled; version %d is dropped", r.model.Name(), r.model.Version)
+	}
+	if err != nil {
+		r.note(context.WithoutCancel(ctx), err)
+	}
+	return result, err
+}
+
+func (r *run) phases(ctx context.Context) (Result, error) {
+	for {
+		var err error
+		var next Phase
+		var result Result
+		r.enter(r.row.Phase)
+		switch r.row.Phase {
+		case PhaseLoad:
+			next, err = PhaseKeys, r.load(ctx)
+		case PhaseKeys:
+			next, err = PhaseCatchUp, r.keys(ctx)
+		case PhaseCatchUp:
+			next, err = PhaseProve, r.catchUp(ctx)
+		case PhaseProve:
+			next, err = PhaseSwap, r.prove(ctx)
+		case PhaseSwap:
+			result, err = r.swap(ctx)
+			if err == nil {
+				return result, nil
+			}
+		case PhaseDone:
+			return Result{}, domain.Errorf(domain.CodeInternal, "rebuild %d has ended", r.row.ID)
+		}
+		if err != nil {
+			return Result{}, fmt.Errorf("%s: %w", r.row.Phase, err)
+		}
+		if err := r.setPhase(ctx, next); err != nil {
+			return Result{}, err
+		}
+	}
+}
