@@ -62,9 +62,7 @@ func Cancel(ctx context.Context, deps Deps, p projections.Projection) error {
 // drop ends the rebuild and drops its version.
 func (r *run) drop(ctx context.Context) error {
 	return r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-		args := r.args()
-		args["outcome"] = "cancelled"
-		if err := r.update(ctx, tx, endSQL, args); err != nil {
+		if err := r.update(ctx, tx, endSQL, r.endArgs("cancelled")); err != nil {
 			return err
 		}
 		return dropVersion(ctx, tx, r.model)

@@ -31,6 +31,8 @@ func (r *run) prove(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			r.throttle.off.Store(true)
+			defer r.throttle.off.Store(false)
 			differences, err = r.compare(ctx, tx, at)
 			return err
 		})

@@ -174,7 +174,7 @@ SET differences = @differences, accepted_by = @accepted_by, updated_at = @now
 WHERE b.id = @id AND b.run = @run AND b.outcome = ''`)
 	endSQL = projections.SQL("rebuild.end", `
 UPDATE rebuilds b
-SET outcome = @outcome, phase = CASE WHEN @outcome = 'swapped' THEN 'done' ELSE b.phase END, reason = '', updated_at = @now, ended_at = @now
+SET outcome = @outcome, events_done = GREATEST(b.events_done, @events_done), events_total = GREATEST(b.events_total, @events_total), phase = CASE WHEN @outcome = 'swapped' THEN 'done' ELSE b.phase END, reason = '', updated_at = @now, ended_at = @now
 WHERE b.id = @id AND b.run = @run AND b.outcome = ''`)
 	holdSQL = projections.SQL("rebuild.hold", `
 SELECT FROM rebuilds b WHERE b.id = @id AND b.run = @run AND b.outcome = '' FOR SHARE`)
@@ -197,6 +197,16 @@ func (r *run) update(ctx context.Context, tx projections.Tx, sql string, args pg
 		return errTakenOver
 	}
 	return nil
+}
+
+// endArgs are those of endSQL.
+func (r *run) endArgs(outcome string) pgx.NamedArgs {
+	args := r.args()
+	args["outcome"] = outcome
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	args["events_done"], args["events_total"] = r.progress.Done, r.progress.Total
+	return args
 }
 
 // hold keeps other processes from taking the rebuild over until tx ends. It comes last, since tx may have taken long.

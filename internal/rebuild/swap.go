@@ -40,12 +40,7 @@ func (r *run) swap(ctx context.Context) (Result, error) {
 
 	locked, err := swapVersions(ctx, r.deps, r.live, r.model, func(detail string) { r.tell(func(p *Progress) { p.Detail = detail }) },
 		func(ctx context.Context, tx projections.Tx) error {
-			if err := r.mayGoOn(ctx); err != nil {
-				return err
-			}
-			args := r.args()
-			args["outcome"] = "swapped"
-			return r.update(ctx, tx, endSQL, args)
+			return r.update(ctx, tx, endSQL, r.endArgs("swapped"))
 		})
 	if err != nil {
 		return Result{}, err
@@ -114,7 +109,7 @@ SELECT show_read_model(@projection, @version)`)
 
 // swapVersions makes `to` the live version instead of `from`: it holds the positions of from, so that it stands still,
 // until to has passed them, and then changes the views in the same transaction, with last in it. It tries until it
-// succeeds or ctx ends, and tells how long readers and the live projectors may have waited for the attempt that did.
+// succeeds or ctx ends; last must not wait for anything, since readers and projectors wait for it. It tells how long readers and the live projectors may have waited for the attempt that did.
 func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel, say func(string), last func(context.Context, projections.Tx) error) (time.Duration, error) {
 	for {
 		started := time.Now()
