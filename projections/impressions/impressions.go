@@ -57,6 +57,19 @@ type Count struct {
 	AnonymousImpressions int64 // those by viewers that are not known
 }
 
+// rule is the fold of one record, live and in bulk: what it adds to which post.
+func rule(r *domain.Record) (post domain.PostKey, adds Count, counts bool) {
+	v, ok := r.Event.(*domain.Verdict)
+	if !ok || !v.Counted() {
+		return domain.PostKey{}, Count{}, false
+	}
+	adds.Impressions = 1
+	if v.Anonymous {
+		adds.AnonymousImpressions = 1
+	}
+	return domain.PostKey{Tenant: v.Viewer.Tenant, Post: v.Post}, adds, true
+}
+
 // The rows come sorted by key, as every projector sends them, so that two of them cannot deadlock.
 var addSQL = projections.SQL("impressions.add", `
 INSERT INTO impressions AS c (tenant, post, shard, impressions, anonymous_impressions)
@@ -69,16 +82,14 @@ SET impressions = c.impressions + EXCLUDED.impressions,
 func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.Record) error {
 	rows := map[rowKey]Count{}
 	for _, r := range batch {
-		v, ok := r.Event.(*domain.Verdict)
-		if !ok || !v.Counted() {
+		post, adds, counts := rule(&r)
+		if !counts {
 			continue
 		}
-		k := rowKey{domain.PostKey{Tenant: v.Viewer.Tenant, Post: v.Post}, projections.Shard(r.Partition.Partition)}
+		k := rowKey{post, projections.Shard(r.Partition.Partition)}
 		c := rows[k]
-		c.Impressions++
-		if v.Anonymous {
-			c.AnonymousImpressions++
-		}
+		c.Impressions += adds.Impressions
+		c.AnonymousImpressions += adds.AnonymousImpressions
 		rows[k] = c
 	}
 	if len(rows) == 0 {

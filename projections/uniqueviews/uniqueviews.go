@@ -19,6 +19,7 @@ import (
 
 	"seenby/domain"
 	"seenby/projections"
+	"seenby/projections/bulk"
 )
 
 // Name is the projection's name.
@@ -58,12 +59,20 @@ type pairKey struct {
 	viewer domain.PersonKey
 }
 
-// pair is what a batch adds to a row, in microseconds.
+// pair is what a batch adds to a row.
 type pair struct {
 	pairKey
-	first, last int64
-	views       int64
-	shard       int16
+	bulk.Span
+	shard int16
+}
+
+// rule is the fold of one record, live and in bulk: who saw which post when, in microseconds.
+func rule(r *domain.Record) (post domain.PostKey, viewer domain.PersonKey, at int64, counts bool) {
+	v, ok := r.Event.(*domain.Verdict)
+	if !ok || !v.Counted() || v.Anonymous {
+		return domain.PostKey{}, domain.PersonKey{}, 0, false
+	}
+	return domain.PostKey{Tenant: v.Viewer.Tenant, Post: v.Post}, v.Viewer.Person, v.ViewedAt.UnixMicro(), true
 }
 
 // xmax is 0 in a row that this statement inserted, and holds our lock in one that it updated. Rows come sorted
@@ -101,7 +110,7 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 	for i := range pairs {
 		p := &pairs[i]
 		tenants[i], posts[i], viewers[i] = string(p.post.Tenant), string(p.post.Post), p.viewer[:]
-		first[i], last[i], views[i], shards[i] = time.UnixMicro(p.first), time.UnixMicro(p.last), p.views, p.shard
+		first[i], last[i], views[i], shards[i] = time.UnixMicro(p.First), time.UnixMicro(p.Last), p.Times, p.shard
 	}
 	_, err := tx.Exec(ctx, addSQL, pgx.NamedArgs{
 		"tenants": tenants, "posts": posts, "viewers": viewers, "first": first, "last": last, "views": views, "shards": shards,
@@ -114,24 +123,21 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 
 // fold gives what the batch adds to each pair, sorted by key.
 func fold(batch []domain.Record) []pair {
-	at := make(map[pairKey]int, len(batch))
+	places := make(map[pairKey]int, len(batch))
 	pairs := make([]pair, 0, len(batch))
 	for _, r := range batch {
-		v, ok := r.Event.(*domain.Verdict)
-		if !ok || !v.Counted() || v.Anonymous {
+		post, viewer, at, counts := rule(&r)
+		if !counts {
 			continue
 		}
-		viewed := v.ViewedAt.UnixMicro()
-		k := pairKey{domain.PostKey{Tenant: v.Viewer.Tenant, Post: v.Post}, v.Viewer.Person}
-		i, seen := at[k]
+		k := pairKey{post, viewer}
+		i, seen := places[k]
 		if !seen {
-			i = len(pairs)
-			at[k] = i
-			pairs = append(pairs, pair{pairKey: k, first: viewed, last: viewed, shard: projections.Shard(r.Partition.Partition)})
+			places[k] = len(pairs)
+			pairs = append(pairs, pair{pairKey: k, Span: bulk.SpanAt(at), shard: projections.Shard(r.Partition.Partition)})
+			continue
 		}
-		p := &pairs[i]
-		p.first, p.last = min(p.first, viewed), max(p.last, viewed)
-		p.views++
+		pairs[i].Span = pairs[i].And(bulk.SpanAt(at))
 	}
 	slices.SortFunc(pairs, func(a, b pair) int {
 		return cmp.Or(cmp.Compare(a.post.Tenant, b.post.Tenant), cmp.Compare(a.post.Post, b.post.Post), bytes.Compare(a.viewer[:], b.viewer[:]))
