@@ -25,6 +25,10 @@ func TestScripts(t *testing.T) {
 	projectiontest.RunScripts(t, migrated(t), impressions.Projection{})
 }
 
+func TestBulkMemory(t *testing.T) {
+	projectiontest.BulkMemory(t, migrated(t), impressions.Projection{})
+}
+
 func BenchmarkApply(b *testing.B) {
 	projectiontest.BenchmarkApply(b, migrated(b), impressions.Projection{})
 }

@@ -38,6 +38,8 @@ type law struct {
 	// compacts: the comparison is with a rebuild from the compacted log, so there must be no poison in it: what
 	// was parked behind a record that compaction took away is no longer so.
 	compacts bool
+	// bulk: the law is about projections that are loaded in bulk.
+	bulk bool
 }
 
 var laws = []law{
@@ -50,6 +52,7 @@ var laws = []law{
 	{name: "two projectors at once", run: two},
 	{name: "parked and redriven is as never parked", run: redriven},
 	{name: "a rebuild's dump is identical", run: rebuilt},
+	{name: "loaded in bulk is as live", run: bulkLoaded, bulk: true},
 	{name: "a rebuild from the compacted log is identical", run: rebuilt, compacts: true},
 }
 
@@ -59,6 +62,9 @@ func Laws(t *testing.T, dsn string, p projections.Projection, generate Generator
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			for i, w := range laws {
+				if _, loader := p.(projections.BulkLoader); w.bulk && !loader {
+					continue // a law about another kind of projection
+				}
 				t.Run(strings.ReplaceAll(w.name, " ", "_"), func(t *testing.T) {
 					l := NewLog(rand.New(rand.NewPCG(seed, uint64(i)))) //nolint:gosec // repeatable
 					generate(l, !w.compacts)

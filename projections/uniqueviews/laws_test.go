@@ -25,6 +25,10 @@ func TestScripts(t *testing.T) {
 	projectiontest.RunScripts(t, migrated(t), uniqueviews.Projection{})
 }
 
+func TestBulkMemory(t *testing.T) {
+	projectiontest.BulkMemory(t, migrated(t), uniqueviews.Projection{})
+}
+
 func BenchmarkApply(b *testing.B) {
 	projectiontest.BenchmarkApply(b, migrated(b), uniqueviews.Projection{})
 }
