@@ -51,7 +51,7 @@ const (
 	// A member that is silent for this long is taken for dead and its partitions go to others.
 	sessionTimeout = 10 * time.Second
 	// By its next heartbeat a member learns that another has left: until then that one's partitions stand still.
-	heartbeatInterval = 400 * time.Millisecond
+	heartbeatInterval = 200 * time.Millisecond
 )
 
 // JoinGroup joins a group that shares out the partitions of topics.
@@ -81,7 +81,7 @@ func (l *Log) JoinGroup(ctx context.Context, name string, topics ...domain.Topic
 		kgo.ConsumerGroup(g.name),
 		kgo.ConsumeTopics(names...),
 		kgo.DisableAutoCommit(),
-		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.Balancers(newDirectBalancer()),
 		kgo.SessionTimeout(sessionTimeout),
 		kgo.HeartbeatInterval(heartbeatInterval),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, gained map[string][]int32) {

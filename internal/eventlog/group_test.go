@@ -1,0 +1,122 @@
+package eventlog_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"seenby/domain"
+	"seenby/internal/eventlog"
+)
+
+// inFakeTime runs a test with a log in the fake time of synctest.
+func inFakeTime(t *testing.T, f func(t *testing.T, log *eventlog.Log)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		network := &kfake.VirtualNetwork{}
+		c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(network.Listen))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		log, err := eventlog.Open(eventlog.Config{
+			Brokers: c.ListenAddrs(), Prefix: "t-", Options: []kgo.Opt{kgo.Dialer(network.DialContext), kgo.DisableClientMetrics()},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
+		if _, err := log.ApplyTopics(t.Context(), wanted); err != nil {
+			t.Fatal(err)
+		}
+		f(t, log)
+	})
+}
+
+func join(t *testing.T, log *eventlog.Log) *eventlog.Group {
+	t.Helper()
+	g, err := log.JoinGroup(t.Context(), "readers", domain.TopicViews)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func has(g *eventlog.Group) int {
+	parts, _ := g.Assignment()
+	return len(parts)
+}
+
+// covered is how many partitions anybody has.
+func covered(groups ...*eventlog.Group) int {
+	all := map[domain.Partition]bool{}
+	for _, g := range groups {
+		parts, _ := g.Assignment()
+		for _, p := range parts {
+			all[p] = true
+		}
+	}
+	return len(all)
+}
+
+// eachMoment looks at each millisecond, when all that happens in it has happened, until a look says that it is enough.
+func eachMoment(t *testing.T, most time.Duration, enough func() bool) (took time.Duration) {
+	t.Helper()
+	began, tick := time.Now(), time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !enough() {
+		<-tick.C
+		synctest.Wait()
+		if took = time.Since(began); took > most {
+			t.Fatalf("waited %v in vain", took)
+		}
+	}
+	return took
+}
+
+// A partition goes from one member to another when a third joins, and none stands still for it.
+func TestAPartitionThatMovesIsNeverWithoutAMember(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, log *eventlog.Log) {
+		a := join(t, log)
+		defer a.Close()
+		assigned(t, a, partitions)
+		b := join(t, log)
+		defer b.Close()
+		eachMoment(t, time.Minute, func() bool {
+			if n := covered(a, b); n < partitions {
+				t.Fatalf("%d of %d partitions are assigned", n, partitions)
+			}
+			return has(a)+has(b) == partitions && has(b) > 0
+		})
+		// And so it stays: nothing moves to and fro.
+		had, until := has(b), time.Now().Add(5*time.Second)
+		eachMoment(t, time.Minute, func() bool {
+			if covered(a, b) < partitions || has(a)+has(b) > partitions || has(b) != had {
+				t.Fatalf("of %d partitions, one has %d, the other %d", partitions, has(a), has(b))
+			}
+			return time.Now().After(until)
+		})
+	})
+}
+
+// Whenever a member leaves, others have its partitions soon.
+func TestWhatALeavingMemberHadIsSoonAnothers(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, log *eventlog.Log) {
+		a := join(t, log)
+		defer a.Close()
+		assigned(t, a, partitions)
+		for i := range 20 {
+			b := join(t, log)
+			assigned(t, b, 1)
+			until := time.Now().Add(time.Second + time.Duration(i)*21*time.Millisecond)
+			eachMoment(t, time.Minute, func() bool { return time.Now().After(until) })
+			b.Close()
+			if took := eachMoment(t, time.Minute, func() bool { return has(a) == partitions }); took > 200*time.Millisecond {
+				t.Fatalf("they stood still for %v", took)
+			}
+		}
+	})
+}
