@@ -1,6 +1,7 @@
 package eventlog_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,6 +118,46 @@ func TestWhatALeavingMemberHadIsSoonAnothers(t *testing.T) {
 			if took := eachMoment(t, time.Minute, func() bool { return has(a) == partitions }); took > 200*time.Millisecond {
 				t.Fatalf("they stood still for %v", took)
 			}
+		}
+	})
+}
+
+// cancelWhenPolled ends a wait in the moment in which a record is handed out.
+type cancelWhenPolled struct{ cancel context.CancelFunc }
+
+func (h *cancelWhenPolled) OnFetchRecordUnbuffered(*kgo.Record, bool) { h.cancel() }
+
+// Who ends a wait for records in the moment in which they come gets them all the same.
+func TestAPollThatIsEndedLosesNothing(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, log *eventlog.Log) {
+		positions := appendViews(t, log, 1)
+		hook := &cancelWhenPolled{func() {}}
+		cfg := log.Config()
+		cfg.Options = append(cfg.Options, kgo.WithHooks(hook))
+		reading, err := eventlog.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reading.Close()
+		r, err := reading.NewReader()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if err := r.Seek(t.Context(), []domain.Position{positions[0].In().At(0)}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		hook.cancel = cancel
+		n := 0
+		for ctx.Err() == nil {
+			b, _ := r.Poll(ctx, 10)
+			n += len(b.Records)
+		}
+		b, err := r.Poll(t.Context(), 10)
+		if n += len(b.Records); n != 1 || err != nil {
+			t.Errorf("%d records came: %v", n, err)
 		}
 	})
 }

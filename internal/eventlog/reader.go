@@ -87,8 +87,9 @@ func (r *Reader) Drop(parts []domain.Partition) {
 	}
 }
 
-// Poll waits a little for records and hands out at most eventsMax. An empty batch is no error. CodeDataLoss
-// means that a partition cannot be read on from where it stands; it is final.
+// Poll waits a little for records and hands out at most eventsMax. An empty batch is no error; ctx's cause is one, and
+// comes with no records: whoever ended the wait may poll again, and misses nothing. CodeDataLoss means that a partition
+// cannot be read on from where it stands; it is final.
 func (r *Reader) Poll(ctx context.Context, eventsMax int) (domain.Batch, error) {
 	if err := r.failed; err != nil {
 		return domain.Batch{}, err
@@ -96,7 +97,7 @@ func (r *Reader) Poll(ctx context.Context, eventsMax int) (domain.Batch, error) 
 	wait, cancel := context.WithTimeout(ctx, pollWait)
 	defer cancel()
 	fetches := r.client.PollRecords(wait, eventsMax)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && fetches.NumRecords() == 0 {
 		return domain.Batch{}, context.Cause(ctx)
 	}
 	b := domain.Batch{Records: make([]domain.Record, 0, fetches.NumRecords())}

@@ -24,7 +24,8 @@ type Source interface {
 	Seek(ctx context.Context, at []domain.Position) error
 	// Drop stops reading partitions.
 	Drop(parts []domain.Partition)
-	// Poll gives at most eventsMax records; after a short wait of its own it gives none.
+	// Poll gives at most eventsMax records; after a short wait of its own it gives none. Where ctx ends first, its error
+	// comes with no records, and they come next time.
 	Poll(ctx context.Context, eventsMax int) (domain.Batch, error)
 	// Commit writes the group's offsets, which only lag tools read.
 	Commit(ctx context.Context, at []domain.Position) error
@@ -215,7 +216,7 @@ func (p *Projector) step(ctx context.Context) error {
 		}
 		return nil
 	}
-	batch, err := p.source.Poll(ctx, p.cfg.BatchEventsMax)
+	batch, err := p.poll(ctx, changed)
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
@@ -228,6 +229,24 @@ func (p *Projector) step(ctx context.Context) error {
 	}
 	p.publish(nil)
 	return nil
+}
+
+// poll waits for records no longer than the assignment stands: a partition that has just come would wait as well.
+func (p *Projector) poll(ctx context.Context, changed <-chan struct{}) (domain.Batch, error) {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	batch, err := p.source.Poll(waiting, p.cfg.BatchEventsMax)
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		return domain.Batch{}, nil
+	}
+	return batch, err
 }
 
 // write folds a batch. Where that would park more dead letters than allowed, it folds what comes before the one too

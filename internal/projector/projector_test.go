@@ -83,6 +83,30 @@ func TestAZombieWritesNothing(t *testing.T) {
 	d.waitTally(t, "a", 6)
 }
 
+// patientSource waits for records for as long as it is let.
+type patientSource struct{ *fakeSource }
+
+func (s patientSource) Poll(ctx context.Context, eventsMax int) (b domain.Batch, err error) {
+	for len(b.Next) == 0 && err == nil {
+		b, err = s.fakeSource.Poll(ctx, eventsMax)
+	}
+	return b, err
+}
+
+// A partition that comes while the others have nothing new is read at once: the wait for records ends.
+func TestANewPartitionIsNotWaitedFor(t *testing.T) {
+	d, l := open(t), newLog()
+	l.count(part0, "a", 1)
+	l.count(part1, "b", 1)
+	source := l.source(part0)
+	start(t, newProjector(patientSource{source}, d))
+	d.waitTally(t, "a", 1)
+	source.assign(part0, part1)
+	d.waitTally(t, "b", 1)
+	source.assign(part1)
+	wait(t, func() bool { return source.reading() == 1 })
+}
+
 // Two projectors that both believe in a partition get in each other's way and count nothing twice.
 func TestTwoProjectorsOfOnePartition(t *testing.T) {
 	d, l := open(t), newLog()
