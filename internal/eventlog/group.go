@@ -180,15 +180,20 @@ type Source struct {
 	log *Log
 }
 
-// JoinSource joins a group and makes a reader for what it assigns.
+// connectTimeout bounds how long a process that starts waits for connections that it may also make later.
+const connectTimeout = time.Second
+
+// JoinSource makes a reader and joins a group that assigns what it reads.
 func (l *Log) JoinSource(ctx context.Context, group string, topics ...domain.Topic) (*Source, error) {
-	g, err := l.JoinGroup(ctx, group, topics...)
+	r, err := l.NewReader()
 	if err != nil {
 		return nil, err
 	}
-	r, err := l.NewReader()
+	// Until the group gives partitions to us, others read them: what takes time comes before.
+	r.connect(ctx, topics)
+	g, err := l.JoinGroup(ctx, group, topics...)
 	if err != nil {
-		g.Close()
+		r.Close()
 		return nil, err
 	}
 	return &Source{Group: g, Reader: r, log: l}, nil

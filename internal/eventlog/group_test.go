@@ -1,7 +1,11 @@
 package eventlog_test
 
 import (
+	"bytes"
 	"context"
+	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,18 +17,82 @@ import (
 	"seenby/internal/eventlog"
 )
 
+// network is a way to a broker in memory. What a client sends arrives so much later.
+type network struct {
+	kfake.VirtualNetwork
+	late  time.Duration
+	dials atomic.Int64
+}
+
+func (n *network) dial(ctx context.Context, kind, address string) (net.Conn, error) {
+	n.dials.Add(1)
+	conn, err := n.DialContext(ctx, kind, address)
+	if err != nil || n.late == 0 {
+		return conn, err
+	}
+	c := &lateConn{Conn: conn, late: n.late, sent: make(chan sent, 100), closed: make(chan struct{})}
+	go c.carry()
+	return c, nil
+}
+
+// lateConn carries requests, several of which may be under way.
+type lateConn struct {
+	net.Conn
+	late   time.Duration
+	sent   chan sent
+	closed chan struct{}
+	once   sync.Once
+}
+
+type sent struct {
+	at   time.Time
+	what []byte
+}
+
+func (c *lateConn) Write(b []byte) (int, error) {
+	select {
+	case c.sent <- sent{time.Now(), bytes.Clone(b)}:
+		return len(b), nil
+	case <-c.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+func (c *lateConn) carry() {
+	for {
+		select {
+		case s := <-c.sent:
+			select {
+			case <-time.After(time.Until(s.at.Add(c.late))):
+			case <-c.closed:
+				return
+			}
+			if _, err := c.Conn.Write(s.what); err != nil {
+				return
+			}
+		case <-c.closed:
+			return
+		}
+	}
+}
+
+func (c *lateConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
 // inFakeTime runs a test with a log in the fake time of synctest.
-func inFakeTime(t *testing.T, f func(t *testing.T, log *eventlog.Log)) {
+func inFakeTime(t *testing.T, late time.Duration, f func(t *testing.T, log *eventlog.Log, n *network)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		network := &kfake.VirtualNetwork{}
+		network := &network{late: late}
 		c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(network.Listen))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
 		log, err := eventlog.Open(eventlog.Config{
-			Brokers: c.ListenAddrs(), Prefix: "t-", Options: []kgo.Opt{kgo.Dialer(network.DialContext), kgo.DisableClientMetrics()},
+			Brokers: c.ListenAddrs(), Prefix: "t-", Options: []kgo.Opt{kgo.Dialer(network.dial), kgo.DisableClientMetrics()},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -33,7 +101,7 @@ func inFakeTime(t *testing.T, f func(t *testing.T, log *eventlog.Log)) {
 		if _, err := log.ApplyTopics(t.Context(), wanted); err != nil {
 			t.Fatal(err)
 		}
-		f(t, log)
+		f(t, log, network)
 	})
 }
 
@@ -80,7 +148,7 @@ func eachMoment(t *testing.T, most time.Duration, enough func() bool) (took time
 
 // A partition goes from one member to another when a third joins, and none stands still for it.
 func TestAPartitionThatMovesIsNeverWithoutAMember(t *testing.T) {
-	inFakeTime(t, func(t *testing.T, log *eventlog.Log) {
+	inFakeTime(t, 0, func(t *testing.T, log *eventlog.Log, _ *network) {
 		a := join(t, log)
 		defer a.Close()
 		assigned(t, a, partitions)
@@ -105,7 +173,7 @@ func TestAPartitionThatMovesIsNeverWithoutAMember(t *testing.T) {
 
 // Whenever a member leaves, others have its partitions soon.
 func TestWhatALeavingMemberHadIsSoonAnothers(t *testing.T) {
-	inFakeTime(t, func(t *testing.T, log *eventlog.Log) {
+	inFakeTime(t, 0, func(t *testing.T, log *eventlog.Log, _ *network) {
 		a := join(t, log)
 		defer a.Close()
 		assigned(t, a, partitions)
@@ -122,6 +190,36 @@ func TestWhatALeavingMemberHadIsSoonAnothers(t *testing.T) {
 	})
 }
 
+// A partition that has come waits for few questions to Kafka: all that are asked before it is read are asked at once, over
+// connections that were made before.
+func TestAPartitionThatHasComeIsSoonRead(t *testing.T) {
+	const late = 50 * time.Millisecond
+	inFakeTime(t, late, func(t *testing.T, log *eventlog.Log, n *network) {
+		topics := []domain.Topic{domain.TopicPosts, domain.TopicBodies, domain.TopicAudiences}
+		source, err := log.JoinSource(t.Context(), "readers", topics...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.Close()
+		assigned(t, source.Group, partitions*len(topics))
+		parts, _ := source.Assignment()
+		at := make([]domain.Position, len(parts))
+		for i, p := range parts {
+			at[i] = p.At(0)
+		}
+		began, dials := time.Now(), n.dials.Load()
+		if err := source.Seek(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 2*late {
+			t.Errorf("it took %v, where a question takes %v", took, late)
+		}
+		if more := n.dials.Load() - dials; more > 0 {
+			t.Errorf("%d connections were made", more)
+		}
+	})
+}
+
 // cancelWhenPolled ends a wait in the moment in which a record is handed out.
 type cancelWhenPolled struct{ cancel context.CancelFunc }
 
@@ -129,7 +227,7 @@ func (h *cancelWhenPolled) OnFetchRecordUnbuffered(*kgo.Record, bool) { h.cancel
 
 // Who ends a wait for records in the moment in which they come gets them all the same.
 func TestAPollThatIsEndedLosesNothing(t *testing.T) {
-	inFakeTime(t, func(t *testing.T, log *eventlog.Log) {
+	inFakeTime(t, 0, func(t *testing.T, log *eventlog.Log, _ *network) {
 		positions := appendViews(t, log, 1)
 		hook := &cancelWhenPolled{func() {}}
 		cfg := log.Config()

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"seenby/domain"
 )
@@ -39,6 +41,24 @@ func (l *Log) newReader(opts ...kgo.Opt) (*Reader, error) {
 		return nil, domain.Errorf(domain.CodeMisconfigured, "kafka settings: %v", err)
 	}
 	return &Reader{log: l, client: client, next: map[topicPartition]domain.Position{}}, nil
+}
+
+// connect dials the brokers that lead the topics' partitions, for the reader and for the questions of Seek. What fails
+// is dialed again when it is needed.
+func (r *Reader) connect(ctx context.Context, topics []domain.Topic) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	names := make([]string, len(topics))
+	for i, t := range topics {
+		names[i] = r.log.cfg.TopicName(t)
+	}
+	var both errgroup.Group
+	for _, of := range []*kadm.Client{r.log.admin, kadm.NewClient(r.client)} {
+		both.Go(func() error { _, err := of.ListStartOffsets(ctx, names...); return err })
+	}
+	if err := both.Wait(); err != nil && r.log.cfg.Logger != nil {
+		r.log.cfg.Logger.DebugContext(ctx, "kafka: not connected to all leaders yet", "err", err)
+	}
 }
 
 // Close ends the reader.
@@ -166,22 +186,16 @@ func decodeRecord(in domain.Partition, kr *kgo.Record) domain.Record {
 // holds tells whether the log holds all positions. The client would silently move an offset outside the log
 // to its nearest end, so it is asked before.
 func (l *Log) holds(ctx context.Context, at []domain.Position) error {
-	starts, ends := map[domain.Topic][]domain.Position{}, map[domain.Topic][]domain.Position{}
+	all, err := l.boundsOf(ctx, at)
+	if err != nil {
+		return err
+	}
 	for i, p := range at {
-		if _, ok := starts[p.Topic]; !ok {
-			var err error
-			if starts[p.Topic], err = l.Starts(ctx, p.Topic); err != nil {
-				return err
-			}
-			if ends[p.Topic], err = l.Ends(ctx, p.Topic); err != nil {
-				return err
-			}
+		name, b := l.cfg.TopicName(p.Topic), all[p.Topic]
+		if int(p.Partition) >= len(b.starts) {
+			return dataLoss(name, p.Partition, "the topic has only %d partitions", len(b.starts))
 		}
-		name := l.cfg.TopicName(p.Topic)
-		if int(p.Partition) >= len(starts[p.Topic]) {
-			return dataLoss(name, p.Partition, "the topic has only %d partitions", len(starts[p.Topic]))
-		}
-		start, end := starts[p.Topic][p.Partition], ends[p.Topic][p.Partition]
+		start, end := b.starts[p.Partition], b.ends[p.Partition]
 		switch {
 		case p.TopicID == domain.TopicID{}:
 			at[i].TopicID = start.TopicID
@@ -196,6 +210,25 @@ func (l *Log) holds(ctx context.Context, at []domain.Position) error {
 		}
 	}
 	return nil
+}
+
+// bounds are where the log of a topic starts and ends, by partition.
+type bounds struct{ starts, ends []domain.Position }
+
+// boundsOf asks for those of all topics at once: partitions stand still until the answers are there.
+func (l *Log) boundsOf(ctx context.Context, at []domain.Position) (map[domain.Topic]*bounds, error) {
+	all := map[domain.Topic]*bounds{}
+	var questions errgroup.Group
+	for _, p := range at {
+		if all[p.Topic] != nil {
+			continue
+		}
+		b := &bounds{}
+		all[p.Topic] = b
+		questions.Go(func() (err error) { b.starts, err = l.Starts(ctx, p.Topic); return err })
+		questions.Go(func() (err error) { b.ends, err = l.Ends(ctx, p.Topic); return err })
+	}
+	return all, questions.Wait()
 }
 
 func dataLoss(topic string, partition int32, format string, args ...any) error {
