@@ -182,28 +182,39 @@ func sift(ctx context.Context, q Querier, m ReadModel, records []domain.Record, 
 		if given[r.Partition.At(r.Offset)] {
 			continue
 		}
-		letter := DeadLetter{Record: r, OrderKey: ordered[i]}
-		bad := r.Err
-		if bad == nil {
-			bad = m.Check(r)
-		}
+		letter, err := Judge(m, r)
 		switch {
-		case errors.Is(bad, domain.ErrUnknownEvent):
-			return nil, nil, fmt.Errorf("%s: %w", At(r), bad)
-		case bad != nil:
-			letter.Reason = bad.Error()
-		case parked[letter.OrderKey]:
-			letter.Reason, letter.Follows = followsReason, true
-		default:
+		case err != nil:
+			return nil, nil, err
+		case letter == nil && parked[ordered[i]]:
+			letter = &DeadLetter{Record: r, Reason: followsReason, Follows: true}
+		case letter == nil:
 			good = append(good, r)
 			continue
 		}
-		letters = append(letters, letter)
+		letter.OrderKey = ordered[i]
+		letters = append(letters, *letter)
 		if letter.OrderKey != "" {
 			parked[letter.OrderKey] = true
 		}
 	}
 	return good, letters, nil
+}
+
+// Judge tells whether a record by itself can be folded: nil, or the letter to be parked, without its order key. A program
+// that is too old for the record fails with domain.ErrUnknownEvent.
+func Judge(p Projection, r domain.Record) (*DeadLetter, error) {
+	bad := r.Err
+	if bad == nil {
+		bad = p.Check(r)
+	}
+	switch {
+	case errors.Is(bad, domain.ErrUnknownEvent):
+		return nil, fmt.Errorf("%s: %w", At(r), bad)
+	case bad != nil:
+		return &DeadLetter{Record: r, Reason: bad.Error()}, nil
+	}
+	return nil, nil
 }
 
 // At names a record for people: topic, partition and offset.

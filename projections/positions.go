@@ -216,6 +216,30 @@ FROM unnest(@topic_ids::uuid[], @partitions::integer[], @next::bigint[], @comple
 WHERE p.projection = @projection AND p.version = @version AND p.topic_id = m.topic_id AND p.partition = m.partition
   AND p.next_offset = m.next_offset AND p.complete_to < m.complete_to`)
 
+var insertLoadedSQL = SQL("positions.insert_loaded", `
+INSERT INTO positions (projection, version, topic_id, partition, topic, next_offset, view_next_offset)
+SELECT @projection::text, @version::integer, n.*
+FROM unnest(@topic_ids::uuid[], @partitions::integer[], @topics::text[], @next::bigint[], @view_next::bigint[]) AS n`)
+
+// InsertLoaded writes, for a bulk load, how far it goes and what it could not apply. The partitions have no position yet.
+func InsertLoaded(ctx context.Context, tx Tx, m ReadModel, rows []PositionRow, letters []DeadLetter, at time.Time) error {
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b PositionRow) int { return domain.ComparePartitions(a.In(), b.In()) })
+	args := m.args()
+	addPartitions(args, rows, func(r PositionRow) domain.Partition { return r.In() })
+	next, view := make([]int64, len(rows)), make([]int64, len(rows))
+	for i, r := range rows {
+		next[i], view[i] = r.NextOffset, r.ViewNextOffset
+	}
+	args["next"], args["view_next"] = next, view
+	if _, err := tx.Exec(ctx, insertLoadedSQL, args); err != nil {
+		return fmt.Errorf("insert loaded positions: %w", err)
+	}
+	if len(letters) == 0 {
+		return nil
+	}
+	return park(ctx, tx, m, letters, at)
+}
+
 var lockAllSQL = SQL("positions.lock_all", `
 SELECT `+positionColumns+`
 FROM positions p

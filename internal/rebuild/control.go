@@ -39,7 +39,7 @@ func Cancel(ctx context.Context, deps Deps, p projections.Projection) error {
 	}
 	for {
 		err := exclusively(ctx, deps, p.Name(), func(ctx context.Context) error {
-			r := &run{deps: deps, told: deps.Now()}
+			r := &run{deps: deps}
 			found := false
 			if err := deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
 				r.row, found, err = one(tx.Query(ctx, unfinishedSQL, pgx.NamedArgs{"projection": p.Name()}))

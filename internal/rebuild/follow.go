@@ -43,8 +43,7 @@ func (r *run) follow(ctx context.Context, to []domain.Position) (events int64, e
 		row := f.rows[end.In()]
 		from[i] = row.Position
 		if start := startOf(starts, end); row.NextOffset < start.NextOffset {
-			return 0, domain.Errorf(domain.CodeDataLoss, "%s/%d starts at %d, and %s needs it from %d: the events below are lost, and the read model cannot be rebuilt from the log",
-				end.Topic, end.Partition, start.NextOffset, r.model, row.NextOffset)
+			return 0, lost(r.model, end, start.NextOffset, row.NextOffset)
 		}
 		events += max(0, end.NextOffset-row.NextOffset)
 	}
@@ -53,6 +52,11 @@ func (r *run) follow(ctx context.Context, to []domain.Position) (events int64, e
 		return 0, err
 	}
 	return events, f.end(ctx)
+}
+
+func lost(m projections.ReadModel, in domain.Position, start, needed int64) error {
+	return domain.Errorf(domain.CodeDataLoss, "%s/%d starts at %d, and %s needs it from %d: the events below are lost, and the read model cannot be rebuilt from the log; the live version is untouched",
+		in.Topic, in.Partition, start, m, needed)
 }
 
 func startOf(starts []domain.Position, of domain.Position) domain.Position {
@@ -89,14 +93,11 @@ type follower struct {
 }
 
 func (r *run) follower(ctx context.Context, to []domain.Position) (*follower, error) {
-	in, err := r.deps.Log.Installation(ctx)
+	given, err := r.given(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f := &follower{run: r, to: map[domain.Partition]int64{}, given: map[domain.Position]bool{}}
-	for at := range in.Discards[r.model.Name()] {
-		f.given[at] = true
-	}
+	f := &follower{run: r, to: map[domain.Partition]int64{}, given: given}
 	parts := make([]domain.Partition, len(to))
 	for i, p := range to {
 		parts[i], f.to[p.In()] = p.In(), p.NextOffset
@@ -134,11 +135,27 @@ func (f *follower) take(ctx context.Context, records []domain.Record) error {
 	if len(f.records) < f.run.opts.BatchEventsMax {
 		return nil
 	}
+	return f.write(ctx, nextOf(f.records))
+}
+
+// nextOf is where records end, in each of their partitions.
+func nextOf(records []domain.Record) []domain.Position {
 	next := map[domain.Partition]domain.Position{}
-	for _, r := range f.records {
+	for _, r := range records {
 		next[r.Partition] = r.Partition.At(r.Offset + 1)
 	}
-	return f.write(ctx, slices.Collect(maps.Values(next)))
+	return slices.SortedFunc(maps.Values(next), func(a, b domain.Position) int { return domain.ComparePartitions(a.In(), b.In()) })
+}
+
+// advance moves positions, and tells by how much in all.
+func advance(rows map[domain.Partition]projections.PositionRow, moves []projections.Move) (by int64) {
+	for _, m := range moves {
+		row := rows[m.From.In()]
+		by += m.NextOffset - row.NextOffset
+		row.NextOffset, row.Epoch, row.ViewNextOffset = m.NextOffset, m.Epoch, m.ViewNextOffset
+		rows[m.From.In()] = row
+	}
+	return by
 }
 
 // end moves the positions over what is no record: the ends of transactions, and what compaction took.
@@ -154,7 +171,6 @@ func (f *follower) write(ctx context.Context, next []domain.Position) error {
 	if err := f.run.mayGoOn(ctx); err != nil {
 		return err
 	}
-	slices.SortFunc(next, func(a, b domain.Position) int { return domain.ComparePartitions(a.In(), b.In()) })
 	batch := domain.Batch{Records: f.records, Next: next}
 	for {
 		work := projections.Cut(f.rows, batch)
@@ -179,11 +195,7 @@ func (f *follower) write(ctx context.Context, next []domain.Position) error {
 			if err != nil {
 				return err
 			}
-			for _, m := range work.Moves {
-				row := f.rows[m.From.In()]
-				row.NextOffset, row.Epoch, row.ViewNextOffset = m.NextOffset, m.Epoch, m.ViewNextOffset
-				f.rows[m.From.In()] = row
-			}
+			advance(f.rows, work.Moves)
 			f.run.moved(f.rows)
 			f.records = f.records[:0]
 			return nil

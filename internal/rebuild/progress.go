@@ -32,6 +32,8 @@ func (p Progress) Percent() float64 {
 
 // tell changes the progress and hands it out.
 func (r *run) tell(change func(*Progress)) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	r.mu.Lock()
 	change(&r.progress)
 	r.progress.Projection, r.progress.Version = r.model.Name(), r.model.Version

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -45,8 +46,28 @@ type Options struct {
 	// AcceptDifferences names who takes responsibility for the swap though the versions differ; empty: nobody does, and
 	// they must not.
 	AcceptDifferences string
+	// MemoryBytes is what loading in bulk may hold in memory, all workers together; more is sorted on disk. Default 384 MB.
+	MemoryBytes int64
+	// TempDir is where that goes. Default: the system's directory for temporary files.
+	TempDir string
+	// Workers is how many shards are loaded at once. Default: 2, so that one reads while PostgreSQL copies the other's
+	// rows, or as many as there are processors.
+	Workers int
 	// BatchEventsMax is how many events one transaction folds while catching up. Default 5,000, as the projector's.
 	BatchEventsMax int
+}
+
+func (o Options) withDefaults() Options {
+	if o.BatchEventsMax == 0 {
+		o.BatchEventsMax = 5000
+	}
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = 384 << 20
+	}
+	if o.Workers == 0 {
+		o.Workers = max(2, runtime.GOMAXPROCS(0))
+	}
+	return o
 }
 
 // Deps are the parts that a rebuild is joined with.
@@ -60,12 +81,10 @@ type Deps struct {
 
 // Run rebuilds a projection, or goes on with its unfinished rebuild, to the end.
 func Run(ctx context.Context, deps Deps, p projections.Projection, opts Options) (Result, error) {
-	if opts.BatchEventsMax == 0 {
-		opts.BatchEventsMax = 5000
-	}
+	opts = opts.withDefaults()
 	var result Result
 	err := exclusively(ctx, deps, p.Name(), func(ctx context.Context) (err error) {
-		r := &run{deps: deps, opts: opts, told: deps.Now()}
+		r := &run{deps: deps, opts: opts}
 		if r.row, err = begin(ctx, deps, p); err != nil {
 			return err
 		}
@@ -104,9 +123,9 @@ type run struct {
 	model projections.ReadModel // the one that is made
 	live  projections.ReadModel // the one that readers see
 
-	mu       sync.Mutex
+	telling  sync.Mutex // one goroutine at a time hands the progress out
+	mu       sync.Mutex // guards what follows
 	progress Progress
-	told     time.Time
 	paused   chan struct{} // closed when it may go on; nil: it is not paused
 	since    time.Time     // when the present phase was begun
 	doneThen int64         // progress.Done then
