@@ -1,9 +1,12 @@
 package main
 
 import (
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/docker/go-units"
 
 	"seenby/domain"
 	"seenby/internal/config"
@@ -18,6 +21,8 @@ type rebuildCommand struct {
 	Projection string `arg:"" optional:"" name:"projection" help:"What to rebuild: posts, impressions, uniqueviews, people."`
 	All        bool   `help:"Rebuild all projections, one after the other."`
 
+	Memory            string        `help:"What the process may hold in memory; more is sorted in temporary files." default:"512MB"`
+	TempDir           string        `help:"Where those are; the system's directory by default." placeholder:"DIR" type:"path" name:"temp-dir"`
 	LagMax            time.Duration `help:"Wait while the live read models are further behind than this and moving; 0: never." default:"2s" name:"lag-max"`
 	AcceptDifferences string        `help:"Swap though the versions differ; your name, for the history." placeholder:"WHO" name:"accept-differences"`
 
@@ -118,7 +123,15 @@ func (c rebuildCommand) one(env *environment, deps rebuild.Deps, p projections.P
 		}
 		env.printf("Version %d of %s is live again; version %d is kept. Locked for %v.\n", result.Version, p.Name(), result.Previous, result.Locked.Round(time.Millisecond))
 	default:
-		result, err := rebuild.Run(env.ctx, deps, p, rebuild.Options{LagMax: c.LagMax, AcceptDifferences: c.AcceptDifferences})
+		memory, err := c.memory()
+		if err != nil {
+			return err
+		}
+		before := debug.SetMemoryLimit(rebuildHeap) // what the bulk load holds is outside of Go's heap
+		defer debug.SetMemoryLimit(before)
+		result, err := rebuild.Run(env.ctx, deps, p, rebuild.Options{
+			MemoryBytes: memory - rebuildHeap, TempDir: c.TempDir, LagMax: c.LagMax, AcceptDifferences: c.AcceptDifferences,
+		})
 		printer.end()
 		if err != nil {
 			return err
@@ -126,6 +139,21 @@ func (c rebuildCommand) one(env *environment, deps rebuild.Deps, p projections.P
 		env.printRebuilt(&result)
 	}
 	return nil
+}
+
+const (
+	// rebuildHeap is for all but the bulk load: what is fetched and decoded, and the program itself.
+	rebuildHeap = 192 << 20
+	// rebuildMemoryMin leaves enough to sort more than crumbs.
+	rebuildMemoryMin = rebuildHeap + 64<<20
+)
+
+func (c rebuildCommand) memory() (int64, error) {
+	n, err := units.RAMInBytes(c.Memory)
+	if err != nil || n < rebuildMemoryMin {
+		return 0, domain.Invalid("--memory", "%q must be a size such as 512MB, and at least %dMB", c.Memory, rebuildMemoryMin>>20)
+	}
+	return n, nil
 }
 
 // rebuildDeps opens what a rebuild needs. Close it.

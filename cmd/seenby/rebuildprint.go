@@ -77,6 +77,11 @@ func (env *environment) printRebuilt(r *rebuild.Result) {
 		proof = fmt.Sprintf("%s rows differed, which was accepted", grouped(r.Differences))
 	}
 	env.printf("Version %d of %s is live: %s events; %s; the swap locked for %v.\n", r.Version, r.Projection, grouped(r.Events), proof, r.Locked.Round(time.Millisecond))
+	took := make([]string, len(r.Took))
+	for i, t := range r.Took {
+		took[i] = fmt.Sprintf("%s %v", t.Phase, t.For.Round(10*time.Millisecond))
+	}
+	env.printf("Took: %s.\n", strings.Join(took, ", "))
 	env.printf("Version %d is kept: `seenby rebuild --rollback %s` goes back to it, `seenby rebuild --drop-old %s` drops it.\n", r.Previous, r.Projection, r.Projection)
 }
 

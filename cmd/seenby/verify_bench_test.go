@@ -107,6 +107,16 @@ type verifyFill struct {
 	of    [verifyPosts + 1]int    // pairs below of[i+1] and not below of[i] are about post i
 	base  time.Time               // partition time of everything
 	views [verifyPartitions]int64 // offsets
+
+	verdictsOnly bool // for those who do not ask for the views
+}
+
+// written is how many verdicts there are.
+func (f *verifyFill) written() (n int64) {
+	for _, views := range f.views {
+		n += views
+	}
+	return n
 }
 
 func newVerifyFill(b *testing.B, in *installation, verdicts int) *verifyFill {
@@ -167,9 +177,12 @@ func (f *verifyFill) topics() {
 	}
 	var work sync.WaitGroup
 	for _, verdictsToo := range []bool{false, true} {
+		if f.verdictsOnly && !verdictsToo {
+			continue
+		}
 		// Views first: a broker that stamps them is asked afterwards what time they got.
 		for p := range verifyPartitions {
-			stamps := f.stamps(verdictsToo, int32(p))
+			stamps := f.stamps(verdictsToo && !f.verdictsOnly, int32(p))
 			work.Go(func() {
 				next := int64(0)
 				f.each(p, func(pair, post int) {
@@ -182,7 +195,9 @@ func (f *verifyFill) topics() {
 						var e domain.Event = view
 						at := time.Time{}
 						if verdictsToo {
-							at = stamps(next)
+							if at = f.base; stamps != nil {
+								at = stamps(next)
+							}
 							e = &domain.Verdict{
 								Viewer: view.Viewer, ViewID: view.ViewID, ViewOffset: next, Post: view.Post, Author: domain.PersonKey{1}, PostVersion: 1,
 								AudienceKind: "everyone", LimitsRevision: 1, ClaimedAt: view.ViewedAt, ViewedAt: view.ViewedAt, Received: at,
@@ -248,7 +263,7 @@ func (f *verifyFill) tables() {
 	}
 	defer conn.Close(f.b.Context())
 	// The tables are read as they lie, without an index; making one would take the time.
-	f.in.mustChange(conn, `ALTER TABLE unique_views DROP CONSTRAINT unique_views_pkey; DROP INDEX unique_views_first_viewed_at_idx`)
+	f.in.mustChange(conn, `ALTER TABLE uniqueviews_v1.unique_views DROP CONSTRAINT unique_views_pkey; DROP INDEX uniqueviews_v1.unique_views_first_viewed_at_idx`)
 	type shard struct{ impressions, viewers int64 }
 	counts := make([][projections.Shards]shard, verifyPosts)
 	rows := make(chan []any, 10_000)
@@ -265,13 +280,13 @@ func (f *verifyFill) tables() {
 			})
 		}
 	}()
-	copyIn := func(table string, columns []string, next func() ([]any, error)) {
+	copyIn := func(projection, table string, columns []string, next func() ([]any, error)) {
 		f.b.Helper()
-		if _, err := conn.CopyFrom(f.b.Context(), pgx.Identifier{table}, columns, pgx.CopyFromFunc(next)); err != nil {
+		if _, err := conn.CopyFrom(f.b.Context(), pgx.Identifier{projection + "_v1", table}, columns, pgx.CopyFromFunc(next)); err != nil {
 			f.b.Fatal(err)
 		}
 	}
-	copyIn("unique_views", []string{"tenant", "post", "viewer", "first_viewed_at", "last_viewed_at", "views", "shard"}, func() ([]any, error) { return <-rows, nil })
+	copyIn("uniqueviews", "unique_views", []string{"tenant", "post", "viewer", "first_viewed_at", "last_viewed_at", "views", "shard"}, func() ([]any, error) { return <-rows, nil })
 	var impressions, viewers [][]any
 	for post := range counts {
 		for s, c := range counts[post] {
@@ -289,8 +304,8 @@ func (f *verifyFill) tables() {
 			return row, nil
 		}
 	}
-	copyIn("impressions", []string{"tenant", "post", "shard", "impressions", "anonymous_impressions"}, list(impressions))
-	copyIn("unique_view_counts", []string{"tenant", "post", "shard", "unique_viewers"}, list(viewers))
+	copyIn("impressions", "impressions", []string{"tenant", "post", "shard", "impressions", "anonymous_impressions"}, list(impressions))
+	copyIn("uniqueviews", "unique_view_counts", []string{"tenant", "post", "shard", "unique_viewers"}, list(viewers))
 	log, err := f.in.openLog()
 	if err != nil {
 		f.b.Fatal(err)

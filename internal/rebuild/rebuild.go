@@ -113,6 +113,13 @@ type Result struct {
 	Proven      bool          // compared with the live version
 	Differences int64         // accepted
 	Locked      time.Duration // how long readers may have waited for the swap
+	Took        []Took        // this process's phases
+}
+
+// Took is how long a phase took.
+type Took struct {
+	Phase Phase
+	For   time.Duration
 }
 
 // run is one process's work on a rebuild.
@@ -161,11 +168,13 @@ func (r *run) run(ctx context.Context) (Result, error) {
 }
 
 func (r *run) phases(ctx context.Context) (Result, error) {
+	var took []Took
 	for {
 		var err error
 		var next Phase
 		var result Result
-		r.enter(r.row.Phase)
+		phase, began := r.row.Phase, r.deps.Now()
+		r.enter(phase)
 		switch r.row.Phase {
 		case PhaseLoad:
 			next, err = PhaseKeys, r.load(ctx)
@@ -177,14 +186,17 @@ func (r *run) phases(ctx context.Context) (Result, error) {
 			next, err = PhaseSwap, r.prove(ctx)
 		case PhaseSwap:
 			result, err = r.swap(ctx)
-			if err == nil {
-				return result, nil
-			}
+			next = PhaseDone
 		case PhaseDone:
 			return Result{}, domain.Errorf(domain.CodeInternal, "rebuild %d has ended", r.row.ID)
 		}
 		if err != nil {
 			return Result{}, fmt.Errorf("%s: %w", r.row.Phase, err)
+		}
+		took = append(took, Took{phase, r.deps.Now().Sub(began)})
+		if next == PhaseDone {
+			result.Took = took
+			return result, nil
 		}
 		if err := r.setPhase(ctx, next); err != nil {
 			return Result{}, err
