@@ -195,7 +195,8 @@ func TestWhatALeavingMemberHadIsSoonAnothers(t *testing.T) {
 func TestAPartitionThatHasComeIsSoonRead(t *testing.T) {
 	const late = 50 * time.Millisecond
 	inFakeTime(t, late, func(t *testing.T, log *eventlog.Log, n *network) {
-		topics := []domain.Topic{domain.TopicPosts, domain.TopicBodies, domain.TopicAudiences}
+		topics := []domain.Topic{domain.TopicViews, domain.TopicBodies, domain.TopicAudiences}
+		appendViews(t, log, 1)
 		source, err := log.JoinSource(t.Context(), "readers", topics...)
 		if err != nil {
 			t.Fatal(err)
@@ -214,8 +215,15 @@ func TestAPartitionThatHasComeIsSoonRead(t *testing.T) {
 		if took := time.Since(began); took > 2*late {
 			t.Errorf("it took %v, where a question takes %v", took, late)
 		}
-		if more := n.dials.Load() - dials; more > 0 {
-			t.Errorf("%d connections were made", more)
+		for {
+			if b, err := source.Poll(t.Context(), 10); err != nil {
+				t.Fatal(err)
+			} else if len(b.Records) > 0 {
+				break
+			}
+		}
+		if more := n.dials.Load() - dials; more > 1 {
+			t.Errorf("%d connections were made, where one for records was to be", more)
 		}
 	})
 }

@@ -117,7 +117,11 @@ func (l *Log) topic(ctx context.Context, topic domain.Topic) (topicInfo, error) 
 // Ends are the high watermarks of all partitions of a topic: everything acknowledged before the call lies
 // below them.
 func (l *Log) Ends(ctx context.Context, topic domain.Topic) ([]domain.Position, error) {
-	return l.offsets(ctx, topic, "ends", l.admin.ListEndOffsets)
+	return l.ends(ctx, l.admin, topic)
+}
+
+func (l *Log) ends(ctx context.Context, by *kadm.Client, topic domain.Topic) ([]domain.Position, error) {
+	return l.offsets(ctx, topic, "ends", by.ListEndOffsets)
 }
 
 // Starts are the first offsets that the log still holds.

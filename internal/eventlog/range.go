@@ -50,7 +50,7 @@ func (r *Reader) ranges(ctx context.Context, from, to []domain.Position, apply f
 	if len(start) == 0 {
 		return nil
 	}
-	if err := patiently(ctx, func() error { return r.log.holds(ctx, append(end, start...)) }); err != nil {
+	if err := patiently(ctx, func() error { return r.holds(ctx, append(end, start...)) }); err != nil {
 		return err
 	}
 	r.start(start)

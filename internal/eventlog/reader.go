@@ -19,6 +19,7 @@ import (
 type Reader struct {
 	log    *Log
 	client *kgo.Client
+	admin  *kadm.Client // of client
 	next   map[topicPartition]domain.Position // what is read next, per partition being read
 	failed error                              // data loss met while there still were records to hand out
 }
@@ -40,7 +41,7 @@ func (l *Log) newReader(opts ...kgo.Opt) (*Reader, error) {
 	if err != nil {
 		return nil, domain.Errorf(domain.CodeMisconfigured, "kafka settings: %v", err)
 	}
-	return &Reader{log: l, client: client, next: map[topicPartition]domain.Position{}}, nil
+	return &Reader{log: l, client: client, admin: kadm.NewClient(client), next: map[topicPartition]domain.Position{}}, nil
 }
 
 // connect dials the brokers that lead the topics' partitions, for the reader and for the questions of Seek. What fails
@@ -53,7 +54,7 @@ func (r *Reader) connect(ctx context.Context, topics []domain.Topic) {
 		names[i] = r.log.cfg.TopicName(t)
 	}
 	var both errgroup.Group
-	for _, of := range []*kadm.Client{r.log.admin, kadm.NewClient(r.client)} {
+	for _, of := range []*kadm.Client{r.log.admin, r.admin} {
 		both.Go(func() error { _, err := of.ListStartOffsets(ctx, names...); return err })
 	}
 	if err := both.Wait(); err != nil && r.log.cfg.Logger != nil {
@@ -68,7 +69,7 @@ func (r *Reader) Close() { r.client.Close() }
 // start or above its end is a CodeDataLoss error, and then nothing has changed. Where a position's epoch is known and
 // the log was cut behind it, the next Poll is that error. A zero topic id is taken as "the present one".
 func (r *Reader) Seek(ctx context.Context, at []domain.Position) error {
-	if err := r.log.holds(ctx, at); err != nil {
+	if err := r.holds(ctx, at); err != nil {
 		return err
 	}
 	r.start(at)
@@ -185,13 +186,13 @@ func decodeRecord(in domain.Partition, kr *kgo.Record) domain.Record {
 
 // holds tells whether the log holds all positions. The client would silently move an offset outside the log
 // to its nearest end, so it is asked before.
-func (l *Log) holds(ctx context.Context, at []domain.Position) error {
-	all, err := l.boundsOf(ctx, at)
+func (r *Reader) holds(ctx context.Context, at []domain.Position) error {
+	all, err := r.boundsOf(ctx, at)
 	if err != nil {
 		return err
 	}
 	for i, p := range at {
-		name, b := l.cfg.TopicName(p.Topic), all[p.Topic]
+		name, b := r.log.cfg.TopicName(p.Topic), all[p.Topic]
 		if int(p.Partition) >= len(b.starts) {
 			return dataLoss(name, p.Partition, "the topic has only %d partitions", len(b.starts))
 		}
@@ -215,8 +216,9 @@ func (l *Log) holds(ctx context.Context, at []domain.Position) error {
 // bounds are where the log of a topic starts and ends, by partition.
 type bounds struct{ starts, ends []domain.Position }
 
-// boundsOf asks for those of all topics at once: partitions stand still until the answers are there.
-func (l *Log) boundsOf(ctx context.Context, at []domain.Position) (map[domain.Topic]*bounds, error) {
+// boundsOf asks for those of all topics at once: partitions stand still until the answers are there. By two clients, since
+// one that asks twice at a time about a partition whose leader has changed learns of it for one of the questions alone.
+func (r *Reader) boundsOf(ctx context.Context, at []domain.Position) (map[domain.Topic]*bounds, error) {
 	all := map[domain.Topic]*bounds{}
 	var questions errgroup.Group
 	for _, p := range at {
@@ -225,8 +227,8 @@ func (l *Log) boundsOf(ctx context.Context, at []domain.Position) (map[domain.To
 		}
 		b := &bounds{}
 		all[p.Topic] = b
-		questions.Go(func() (err error) { b.starts, err = l.Starts(ctx, p.Topic); return err })
-		questions.Go(func() (err error) { b.ends, err = l.Ends(ctx, p.Topic); return err })
+		questions.Go(func() (err error) { b.starts, err = r.log.Starts(ctx, p.Topic); return err })
+		questions.Go(func() (err error) { b.ends, err = r.log.ends(ctx, r.admin, p.Topic); return err })
 	}
 	return all, questions.Wait()
 }
