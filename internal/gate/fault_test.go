@@ -332,3 +332,26 @@ func TestOpensSoonAfterFailures(t *testing.T) {
 		t.Errorf("the partition was opened %v after the last failure", pause)
 	}
 }
+
+// Neither who opens a partition nor who gives it up stops to end sessions with brokers: it stands still meanwhile.
+func TestNoFetchSessionHasToBeEnded(t *testing.T) {
+	w := newWorld(t, worldOption{})
+	var ended atomic.Int64
+	w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if fetch, ok := req.(*kmsg.FetchRequest); ok && fetch.SessionID != 0 && fetch.SessionEpoch == -1 {
+			ended.Add(1)
+		}
+		return nil, nil, false
+	})
+	w.posts.publish("p")
+	for i := range 2 {
+		w.report(time.Time{}, view(1, i, "p"))
+		s := w.mustOpen(w.views[0])
+		s.stepTo(t, int64(i)+1)
+		s.client.Close()
+	}
+	if n := ended.Load(); n > 0 {
+		t.Errorf("%d sessions were ended", n)
+	}
+}

@@ -64,6 +64,7 @@ func (w *worker) open(ctx context.Context) (*session, error) {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(fetchWait),
+		kgo.DisableFetchSessions(), // of one partition; to end one would hold back whoever takes the partition over
 	)...)
 	if err != nil {
 		return nil, domain.Errorf(domain.CodeMisconfigured, "kafka settings: %v", err)

@@ -94,6 +94,7 @@ func (s *session) readVerdicts(ctx context.Context, from, until int64, f func(*k
 		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(readBytesMax),
 		kgo.FetchMaxPartitionBytes(readBytesMax),
+		kgo.DisableFetchSessions(), // to end one takes another connection, and the partition stands still
 	)...)
 	if err != nil {
 		return domain.Errorf(domain.CodeMisconfigured, "kafka settings: %v", err)
