@@ -17,6 +17,7 @@ import (
 	"seenby/projections/impressions"
 	"seenby/projections/people"
 	"seenby/projections/posts"
+	"seenby/projections/timeseries"
 	"seenby/projections/uniqueviews"
 )
 
@@ -35,6 +36,7 @@ var allRoles = []role{roleAPI, roleGate, roleProjector, roleKeeper}
 // allProjections are the read models. Adding one is a folder below projections, a migration, and a line here.
 var allProjections = []projections.Projection{
 	posts.Projection{}, impressions.Projection{}, uniqueviews.Projection{}, people.Projection{},
+	timeseries.Projection{},
 }
 
 func parseRoles(names []string) ([]role, error) {

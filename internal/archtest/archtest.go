@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"projections/bulk":           {"projections", "domain"},
 	"projections/impressions":    {"projections", "projections/bulk", "domain"},
 	"projections/uniqueviews":    {"projections", "projections/bulk", "domain"},
+	"projections/timeseries":     {"projections", "domain"},
 	"projections/people":         {"projections", "domain"},
 	"projections/projectiontest": {"projections", "projections/bulk", "domain"},
 
@@ -157,6 +158,7 @@ var testsAlsoMay = map[string][]string{
 	"projections/posts":          {"internal/postgres"}, // to migrate the database that the laws run on
 	"projections/impressions":    {"internal/postgres"},
 	"projections/uniqueviews":    {"internal/postgres"},
+	"projections/timeseries":     {"internal/postgres"},
 	"projections/people":         {"internal/postgres"},
 	"projections/projectiontest": {"internal/postgres"},
 	"projections":                {"internal/postgres"},

@@ -14,6 +14,7 @@ import (
 	_ "seenby/projections/impressions"
 	_ "seenby/projections/people"
 	_ "seenby/projections/posts"
+	_ "seenby/projections/timeseries"
 	_ "seenby/projections/uniqueviews"
 )
 
@@ -56,5 +57,27 @@ func TestTablesAreCommented(t *testing.T) {
 	bare, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || len(bare) > 0 {
 		t.Errorf("tables whose comment does not name the owner and whether they are rebuildable: %v (%v)", bare, err)
+	}
+}
+
+// A read model that a migration added can be taken back, whatever it holds by then.
+func TestReadModelIsRemoved(t *testing.T) {
+	conn := testenv.PostgresWith(t, "seenby", postgres.Migrate).Conn(t)
+	for _, sql := range []string{
+		`SELECT add_read_model('likes', 'CREATE TABLE likes (post text)')`,
+		`INSERT INTO likes VALUES ('p')`,
+		`INSERT INTO positions (projection, version, topic_id, partition, topic) VALUES ('likes', 1, gen_random_uuid(), 0, 'verdicts')`,
+		`SELECT remove_read_model('likes')`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	var left int
+	if err := conn.QueryRow(t.Context(), `
+		SELECT (SELECT count(*) FROM pg_class c WHERE c.relname = 'likes') + (SELECT count(*) FROM pg_namespace n WHERE n.nspname = 'likes_v1')
+		     + (SELECT count(*) FROM read_models r WHERE r.projection = 'likes') + (SELECT count(*) FROM read_model_versions v WHERE v.projection = 'likes')
+		     + (SELECT count(*) FROM positions p WHERE p.projection = 'likes')`).Scan(&left); err != nil || left > 0 {
+		t.Errorf("%d things are left (%v)", left, err)
 	}
 }

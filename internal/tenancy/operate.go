@@ -133,7 +133,7 @@ func Remainders() []Remainder {
 		{"topics people, bodies", "names and texts, each with a tombstone behind it", compaction},
 		{"topic tenants", "the sealed key of the tenant and the labels of its API keys, each with its replacement behind it", compaction},
 		{"topic tenants", "the id, which is never used again, the time of closing, the limits, and the ids of API keys", forEver},
-		{"read models posts, impressions, uniqueviews", "posts without texts, counts, and viewers and members as person keys; no API key reads them any more", "their rows are deleted from the database by hand"},
+		{"read models posts, impressions, uniqueviews, timeseries", "posts without texts, counts, and viewers and members as person keys; no API key reads them any more", "their rows are deleted from the database by hand"},
 		{"names and texts in the read models", "nothing, as soon as the projectors have read the tombstones", "seconds"},
 		{"backups of Kafka and PostgreSQL", "all of it, as it was", "they are deleted"},
 	}

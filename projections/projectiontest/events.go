@@ -82,7 +82,8 @@ func (f *fields) done() error {
 
 // appendLine appends the event of a script's line. Names of people, events and digests stand for themselves.
 //
-//	ViewCounted  viewer= post= [tenant=] [viewed=] [anonymous] [offset=]     ViewRefused  the same and reason=
+//	ViewCounted  viewer= post= [tenant=] [viewed=] [received=] [version=] [anonymous] [offset=]
+//	ViewRefused  the same and reason=; version is the post's where the gate knew it
 //	PostPublished post= id= author= [audience=] [published=] [body=] [based=]
 //	PostEdited    post= id= [audience=] [published=] [body=] [based=]
 //	PostDeleted   post= id= [based=]        CountsImported post= id= impressions= viewers= as_of=
@@ -127,10 +128,14 @@ func appendLine(l *Log, words []string) error {
 func appendVerdict(l *Log, kind string, tenant domain.TenantID, f *fields) error {
 	v := domain.Verdict{
 		Viewer: domain.PersonRef{Tenant: tenant, Person: Person(f.text("viewer", ""))},
-		Post:   domain.PostID(f.text("post", "")), ViewedAt: f.at("viewed"), Anonymous: f.text("anonymous", "") != "",
+		Post:   domain.PostID(f.text("post", "")), ViewedAt: f.at("viewed"), Received: f.at("received"), Anonymous: f.text("anonymous", "") != "",
 	}
+	v.PostVersion, _ = f.number("version")
 	if v.ViewedAt.IsZero() {
 		v.ViewedAt = l.clock
+	}
+	if v.Received.IsZero() {
+		v.Received = l.clock
 	}
 	if kind == "ViewRefused" {
 		v.Reason = domain.Reason(f.text("reason", string(domain.ReasonDuplicate)))

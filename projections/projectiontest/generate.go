@@ -25,22 +25,28 @@ func Pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 // errUnreadable is the reason of poison.
 var errUnreadable = domain.Errorf(domain.CodeInvalid, "the value is no event")
 
-// Verdicts makes up verdicts: a few popular posts, viewers who come again, anonymous and refused views, repeats,
-// views that were reported late, and now and then poison.
+// Verdicts makes up verdicts: a few popular posts, known or not, viewers who come again, anonymous and refused views,
+// repeats, views that were reported late, and now and then poison.
 func Verdicts(l *Log, poison bool) {
 	r := l.Rand
 	for i := range 200 + r.IntN(400) {
 		viewer := domain.PersonRef{Tenant: Pick[domain.TenantID](r, "demo", "demo", "acme"), Person: Person(fmt.Sprintf("viewer%d", r.IntN(60)))}
 		v := domain.Verdict{
 			Viewer: viewer, Post: domain.PostID(fmt.Sprintf("p%d", min(r.IntN(12), r.IntN(12)))),
-			Anonymous: r.IntN(5) == 0,
-			ViewedAt:  l.clock.Add(-time.Duration(r.Int64N(int64(time.Hour)))),
+			Anonymous:   r.IntN(5) == 0,
+			ViewedAt:    l.clock.Add(-time.Duration(r.Int64N(int64(Pick(r, time.Hour, 24*time.Hour))))),
+			Received:    l.clock,
+			PostVersion: r.Int64N(3),
 		}
 		copy(v.ViewID[:], fmt.Sprintf("view%d", i))
 		if r.IntN(4) == 0 {
 			v.Reason = Pick(r, domain.Reasons...)
-			if v.Reason == domain.ReasonMalformed {
-				v.Post, v.ViewedAt = "", time.Time{}
+			switch v.Reason {
+			case domain.ReasonMalformed:
+				v.Post, v.PostVersion, v.ViewedAt = "", 0, time.Time{}
+				v.Viewer.Tenant = Pick(r, v.Viewer.Tenant, "") // its key may name nobody
+			case domain.ReasonStale:
+				v.ViewedAt = time.Unix(r.Int64N(l.clock.Unix()), 0)
 			}
 		}
 		if poison && r.IntN(40) == 0 {
