@@ -214,6 +214,8 @@ func readModels(t *testing.T, p *process, ledger *ledger, since time.Time) {
 		t.Fatalf("the next viewer: %+v", viewers)
 	}
 
+	timeSeries(t, p, ledger, since)
+
 	// as_of advances although nothing happens.
 	var first postAnswer
 	p.must(http.StatusOK, "GET", "/v1/posts/hello", nil, nil, &first)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -37,29 +38,33 @@ func TestIsolation(t *testing.T) {
 	})
 	const id = "their-secret-id" // as long as unknownID
 	given := fillTenant(theirs, id)
-	before := theirs.everything(t, id, given.position)
+	now := time.Now().UTC()
+	days := fmt.Sprintf("?interval=day&from=%s&to=%s", now.AddDate(0, 0, -1).Format(time.RFC3339), now.AddDate(0, 0, 1).Format(time.RFC3339))
+	before := theirs.everything(t, id, days, given.position)
 	// Answers name people once their names are projected: both are, before the first answer is compared.
 	position := p.must(http.StatusAccepted, "POST", "/v1/audiences/names/members:batch", nil, map[string]any{"add": []string{id, unknownID}}, nil)
 	p.must(http.StatusOK, "GET", "/v1/audiences/names/members", waitFor(position), nil, nil)
 
 	probes := map[string]probe{
-		"put-post":       {path: "/v1/posts/%s", body: `{"author":"%s","audience":"audience:%s"}`},
-		"new-post":       {path: "/v1/posts", body: `{"author":"%s"}`},
-		"put-posts":      {path: "/v1/posts:batch", body: `{"posts":[{"id":"%s","author":"%s"},{"id":"%s"}]}`},
-		"report-views":   {path: "/v1/views", body: `{"views":[{"id":"` + uuid.NewString() + `","post":"%s","viewer":"%s"}]}`},
-		"patch-post":     {path: "/v1/posts/%s", body: `{"body":"%s"}`},
-		"delete-post":    {path: "/v1/posts/%s"},
-		"get-post":       {path: "/v1/posts/%s"},
-		"get-history":    {path: "/v1/posts/%s/history", query: map[string]string{"cursor": given.historyCursor}},
-		"get-feed":       {path: "/v1/posts?author=%s&audience=audience:%s", query: map[string]string{"cursor": given.feedCursor}},
-		"get-counts":     {path: "/v1/counts?post=%s"},
-		"get-viewers":    {path: "/v1/posts/%s/viewers", query: map[string]string{"cursor": given.viewersCursor}},
-		"put-member":     {path: "/v1/audiences/%s/members/%s"},
-		"delete-member":  {path: "/v1/audiences/%s/members/%s"},
-		"change-members": {path: "/v1/audiences/%s/members:batch", body: `{"add":["%s"]}`},
-		"get-members":    {path: "/v1/audiences/%s/members", query: map[string]string{"cursor": given.membersCursor}},
-		"erase-person":   {path: "/v1/people/%s"},
-		"get-erasure":    {path: "/v1/erasures/%s", token: given.receipt},
+		"put-post":            {path: "/v1/posts/%s", body: `{"author":"%s","audience":"audience:%s"}`},
+		"new-post":            {path: "/v1/posts", body: `{"author":"%s"}`},
+		"put-posts":           {path: "/v1/posts:batch", body: `{"posts":[{"id":"%s","author":"%s"},{"id":"%s"}]}`},
+		"report-views":        {path: "/v1/views", body: `{"views":[{"id":"` + uuid.NewString() + `","post":"%s","viewer":"%s"}]}`},
+		"patch-post":          {path: "/v1/posts/%s", body: `{"body":"%s"}`},
+		"delete-post":         {path: "/v1/posts/%s"},
+		"get-post":            {path: "/v1/posts/%s"},
+		"get-history":         {path: "/v1/posts/%s/history", query: map[string]string{"cursor": given.historyCursor}},
+		"get-feed":            {path: "/v1/posts?author=%s&audience=audience:%s", query: map[string]string{"cursor": given.feedCursor}},
+		"get-counts":          {path: "/v1/counts?post=%s"},
+		"get-viewers":         {path: "/v1/posts/%s/viewers", query: map[string]string{"cursor": given.viewersCursor}},
+		"get-post-timeseries": {path: "/v1/posts/%s/timeseries"},
+		"get-timeseries":      {path: "/v1/timeseries"},
+		"put-member":          {path: "/v1/audiences/%s/members/%s"},
+		"delete-member":       {path: "/v1/audiences/%s/members/%s"},
+		"change-members":      {path: "/v1/audiences/%s/members:batch", body: `{"add":["%s"]}`},
+		"get-members":         {path: "/v1/audiences/%s/members", query: map[string]string{"cursor": given.membersCursor}},
+		"erase-person":        {path: "/v1/people/%s"},
+		"get-erasure":         {path: "/v1/erasures/%s", token: given.receipt},
 	}
 	for _, op := range operations(t, p) {
 		probe, known := probes[op.id]
@@ -94,7 +99,7 @@ func TestIsolation(t *testing.T) {
 			}
 		})
 	}
-	if after := theirs.everything(t, id, given.position); after != before {
+	if after := theirs.everything(t, id, days, given.position); after != before {
 		t.Errorf("what belongs to the other tenant changed:\n%s\n%s", before, after)
 	}
 }
@@ -128,11 +133,14 @@ func fillTenant(p *process, id string) (g handedOut) {
 	return g
 }
 
-// everything is what the tenant reads of what is called id, once position is passed.
-func (p *process) everything(t *testing.T, id, position string) string {
+// everything is what the tenant reads of what is called id and of these days, once position is passed.
+func (p *process) everything(t *testing.T, id, days, position string) string {
 	t.Helper()
 	var all []string
-	for _, path := range []string{"/v1/posts/" + id, "/v1/posts/" + id + "/viewers", "/v1/posts/" + id + "/history", "/v1/posts?author=" + id, "/v1/audiences/" + id + "/members"} {
+	for _, path := range []string{
+		"/v1/posts/" + id, "/v1/posts/" + id + "/viewers", "/v1/posts/" + id + "/history", "/v1/posts?author=" + id, "/v1/audiences/" + id + "/members",
+		"/v1/posts/" + id + "/timeseries" + days, "/v1/timeseries" + days,
+	} {
 		a, err := p.do("GET", path, waitFor(position), nil)
 		if err != nil || a.status != http.StatusOK {
 			t.Fatalf("%s: %d %s %v", path, a.status, a.body, err)

@@ -73,6 +73,8 @@ func (s *server) register(api huma.API) {
 	route(s, api, s.getPostOperation(), s.getPost)
 	route(s, api, s.countsOperation(), s.getCounts)
 	route(s, api, s.viewersOperation(), s.getViewers)
+	route(s, api, s.postTimeSeriesOperation(), s.getPostTimeSeries)
+	route(s, api, s.timeSeriesOperation(), s.getTimeSeries)
 	route(s, api, s.historyOperation(), s.getHistory)
 	route(s, api, s.feedOperation(), s.getFeed)
 	route(s, api, s.putMemberOperation(), s.putMember)

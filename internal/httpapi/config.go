@@ -35,6 +35,11 @@ const (
 	countsPostsMax  = 100
 	viewersLimitMax = 200
 	viewersLimit    = 50
+
+	timeSeriesBucketsMax = 1000 // 41 days of hours, or nearly three years of days; some 100 KB
+	timeSeriesHours      = 24   // by default
+	timeSeriesDays       = 30   // by default
+
 	waitDefault     = 5 * time.Second
 	waitMax         = 30 * time.Second
 	waitLeast       = 250 * time.Millisecond // wait=0 asks whether it is passed, and that takes a look

@@ -88,7 +88,7 @@ func (s *server) recovered(next http.Handler, w middleware.WrapResponseWriter, r
 }
 
 // singles are the query parameters that may be given once.
-var singles = []string{"limit", "cursor", "author", "audience"}
+var singles = []string{"limit", "cursor", "author", "audience", "from", "to", "interval"}
 
 // filters are those that choose: an empty one would choose everything.
 var filters = []string{"author", "audience"}

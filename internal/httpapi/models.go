@@ -9,6 +9,7 @@ import (
 	"seenby/projections/impressions"
 	"seenby/projections/people"
 	"seenby/projections/posts"
+	"seenby/projections/timeseries"
 	"seenby/projections/uniqueviews"
 )
 
@@ -28,6 +29,8 @@ type reader interface {
 	impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error)
 	uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
 	viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error)
+	postTimeSeries(ctx context.Context, key domain.PostKey, in timeseries.Range) ([]timeseries.Bucket, error)
+	timeSeries(ctx context.Context, tenant domain.TenantID, in timeseries.Range) ([]timeseries.Bucket, error)
 	members(ctx context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error)
 	names(ctx context.Context, tenant domain.TenantID, people []domain.PersonKey) (map[domain.PersonKey]string, error)
 	erased(ctx context.Context, person domain.PersonRef) (bool, error)
@@ -75,6 +78,14 @@ func (r storedReader) uniqueViewers(ctx context.Context, keys []domain.PostKey) 
 
 func (r storedReader) viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error) {
 	return uniqueviews.Viewers(ctx, r.q, key, after, limit)
+}
+
+func (r storedReader) postTimeSeries(ctx context.Context, key domain.PostKey, in timeseries.Range) ([]timeseries.Bucket, error) {
+	return timeseries.OfPost(ctx, r.q, key, in)
+}
+
+func (r storedReader) timeSeries(ctx context.Context, tenant domain.TenantID, in timeseries.Range) ([]timeseries.Bucket, error) {
+	return timeseries.OfTenant(ctx, r.q, tenant, in)
 }
 
 func (r storedReader) members(ctx context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error) {

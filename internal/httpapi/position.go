@@ -24,6 +24,7 @@ const (
 	projectionImpressions = "impressions"
 	projectionUniqueViews = "uniqueviews"
 	projectionPeople      = "people"
+	projectionTimeSeries  = "timeseries"
 )
 
 // reads says which projections a route reads, by the topic of a position: an answer that presents the position

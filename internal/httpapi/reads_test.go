@@ -85,7 +85,7 @@ func TestAnotherTenantsPostIsUnknown(t *testing.T) {
 	h := w.api(t, Config{})
 	do(h, "PUT", "/v1/posts/mine", `{"author":"ann"}`)
 	do(h, "POST", "/v1/views", strings.ReplaceAll(twoViews, `"p"`, `"mine"`))
-	for _, path := range []string{"/v1/posts/%s", "/v1/posts/%s/viewers", "/v1/posts/%s/history", "/v1/counts?post=%s"} {
+	for _, path := range []string{"/v1/posts/%s", "/v1/posts/%s/viewers", "/v1/posts/%s/history", "/v1/posts/%s/timeseries", "/v1/counts?post=%s"} {
 		answers := map[string]*httptest.ResponseRecorder{}
 		for _, id := range []string{"mine", "none"} {
 			answers[id] = do(h, "GET", fmt.Sprintf(path, id), "", "Authorization", "Bearer "+otherKey)
@@ -117,7 +117,7 @@ func TestPostgreSQLAway(t *testing.T) {
 	token := do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`).Header().Get("Seenby-Position")
 	for _, err := range []error{domain.Errorf(domain.CodeUnavailable, "PostgreSQL is away"), sqlState("57P01"), fmt.Errorf("read: %w", errTimeout{})} {
 		w.modelsErr = err
-		for _, path := range []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/counts?post=p"} {
+		for _, path := range []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/counts?post=p", "/v1/posts/p/timeseries", "/v1/timeseries"} {
 			wantProblem(t, do(h, "GET", path, ""), 503, "unavailable")
 		}
 		wantProblem(t, do(h, "GET", "/v1/posts/p", "", "Seenby-Wait-For", token), 503, "unavailable")

@@ -27,12 +27,13 @@ func TestReadWaitsForWhatItReads(t *testing.T) {
 		held    string
 		waiting []string // of these routes, those that a write of a post and a view make wait
 	}{
-		{projectionPosts, []string{"/v1/posts/p", "/v1/posts/p/viewers"}},
+		{projectionPosts, []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/posts/p/timeseries"}},
 		{projectionPeople, []string{"/v1/posts/p", "/v1/posts/p/viewers"}},
 		{projectionImpressions, []string{"/v1/posts/p", "/v1/counts?post=p"}},
 		{projectionUniqueViews, []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/counts?post=p"}},
+		{projectionTimeSeries, []string{"/v1/posts/p/timeseries", "/v1/timeseries"}},
 	} {
-		for _, path := range []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/counts?post=p"} {
+		for _, path := range []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/counts?post=p", "/v1/posts/p/timeseries", "/v1/timeseries"} {
 			t.Run(c.held+path, func(t *testing.T) {
 				inFakeTime(t, func(t *testing.T) {
 					w := newWorld()

@@ -18,6 +18,7 @@ import (
 	"seenby/projections"
 	"seenby/projections/impressions"
 	"seenby/projections/posts"
+	"seenby/projections/timeseries"
 	"seenby/projections/uniqueviews"
 )
 
@@ -49,6 +50,7 @@ type world struct {
 	erased      map[domain.PersonRef]time.Time
 	views       map[domain.PostKey][]uniqueviews.Viewer
 	impressions map[domain.PostKey]impressions.Count
+	buckets     map[domain.PostKey][]timeseries.Bucket // hours; under the empty post those of the tenant
 	members     map[posts.Member]bool
 	asOfTime    time.Time
 	topicIDs    map[domain.Topic]domain.TopicID
@@ -61,7 +63,8 @@ type world struct {
 	limits       domain.Limits // of every tenant
 	looks        int           // calls of Positions
 	reads        int           // of posts, counts and names
-	after        func()        // happens once, right after an append
+	ranges       []timeseries.Range
+	after        func() // happens once, right after an append
 	ids          byte
 }
 
@@ -71,6 +74,7 @@ func newWorld() *world {
 		state: map[domain.PostKey]*posts.View{}, texts: map[domain.EventID]string{}, outcomes: map[domain.EventID]domain.Outcome{},
 		histories: map[domain.PostKey][]posts.HistoryEvent{},
 		names:     map[domain.PersonRef]string{}, views: map[domain.PostKey][]uniqueviews.Viewer{}, impressions: map[domain.PostKey]impressions.Count{},
+		buckets: map[domain.PostKey][]timeseries.Bucket{},
 		members: map[posts.Member]bool{}, asOfTime: noon, erased: map[domain.PersonRef]time.Time{}, topicIDs: map[domain.Topic]domain.TopicID{},
 		limits: domain.DefaultLimits(),
 	}
@@ -172,7 +176,7 @@ func (w *world) fold(e domain.Event) {
 
 // project moves every projection that is not held to the ends.
 func (w *world) project() {
-	for _, name := range []string{projectionPosts, projectionImpressions, projectionUniqueViews, projectionPeople} {
+	for _, name := range []string{projectionPosts, projectionImpressions, projectionUniqueViews, projectionPeople, projectionTimeSeries} {
 		if !w.held[name] {
 			w.reached[name] = map[domain.Topic]int64{}
 			for t, end := range w.ends {
@@ -326,6 +330,17 @@ func (r worldReader) viewers(_ context.Context, key domain.PostKey, after *uniqu
 		}
 	}
 	return page, nil
+}
+
+func (r worldReader) postTimeSeries(_ context.Context, key domain.PostKey, in timeseries.Range) ([]timeseries.Bucket, error) {
+	r.w.ranges = append(r.w.ranges, in)
+	return slices.DeleteFunc(slices.Clone(r.w.buckets[key]), func(b timeseries.Bucket) bool {
+		return b.Start.Before(in.From) || !b.Start.Before(in.To)
+	}), nil
+}
+
+func (r worldReader) timeSeries(ctx context.Context, tenant domain.TenantID, in timeseries.Range) ([]timeseries.Bucket, error) {
+	return r.postTimeSeries(ctx, domain.PostKey{Tenant: tenant}, in)
 }
 
 func (r worldReader) members(_ context.Context, tenant domain.TenantID, audience string, after *domain.PersonKey, limit int) ([]posts.AudienceMember, error) {
