@@ -25,8 +25,8 @@ func Pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 // errUnreadable is the reason of poison.
 var errUnreadable = domain.Errorf(domain.CodeInvalid, "the value is no event")
 
-// Verdicts makes up verdicts: a few popular posts, known or not, viewers who come again, anonymous and refused views,
-// repeats, views that were reported late, and now and then poison.
+// Verdicts makes up verdicts: a few popular posts, known or not, viewers who come again, anonymous and refused views, with
+// and without a context, repeats, views that were reported late, and now and then poison.
 func Verdicts(l *Log, poison bool) {
 	r := l.Rand
 	for i := range 200 + r.IntN(400) {
@@ -39,6 +39,9 @@ func Verdicts(l *Log, poison bool) {
 			PostVersion: r.Int64N(3),
 		}
 		copy(v.ViewID[:], fmt.Sprintf("view%d", i))
+		if r.IntN(3) > 0 {
+			v.Context = &domain.ViewContext{Surface: Pick(r, "", "feed", "detail", "widget")}
+		}
 		if r.IntN(4) == 0 {
 			v.Reason = Pick(r, domain.Reasons...)
 			switch v.Reason {
