@@ -124,7 +124,7 @@ func (w *world) check(ctx context.Context) (finding, error) {
 	}
 	defer tx.Rollback(ctx)
 	for _, c := range []func(context.Context, pgx.Tx, *expectation, *finding) error{
-		checkImpressions, checkPairs, checkUniqueCounts, checkDeadLetters,
+		checkImpressions, checkPairs, checkUniqueCounts, checkTimeSeries, checkDeadLetters,
 	} {
 		if err := c(ctx, tx, want, &f); err != nil {
 			return f, err
@@ -257,6 +257,40 @@ func checkUniqueCounts(ctx context.Context, tx pgx.Tx, want *expectation, f *fin
 	}
 	for post, n := range have {
 		f.differ("unique viewers of "+post, n, 0)
+	}
+	return nil
+}
+
+// checkTimeSeries compares the counted views of each post, and of the tenant (no post), over all hours and over all days.
+func checkTimeSeries(ctx context.Context, tx pgx.Tx, want *expectation, f *finding) error {
+	rows, err := tx.Query(ctx, `
+		SELECT t.post, t.unit, sum(t.views)::bigint FROM timeseries_posts t WHERE t.reason = '' GROUP BY t.post, t.unit
+		UNION ALL
+		SELECT '', t.unit, sum(t.views)::bigint FROM timeseries_tenants t WHERE t.reason = '' GROUP BY t.unit`)
+	if err != nil {
+		return err
+	}
+	type series struct{ post, unit string }
+	have := map[series]int64{}
+	var key series
+	var n int64
+	if _, err := pgx.ForEachRow(rows, []any{&key.post, &key.unit, &n}, func() error { have[key] = n; return nil }); err != nil {
+		return err
+	}
+	wanted := map[string]int64{}
+	for post, w := range want.posts {
+		wanted[post] = w.impressions
+		wanted[""] += w.impressions
+	}
+	for _, unit := range []string{"hour", "day"} {
+		for post, n := range wanted {
+			key := series{post, unit}
+			f.differ(fmt.Sprintf("views of %q by %s", post, unit), have[key], n)
+			delete(have, key)
+		}
+	}
+	for key, n := range have {
+		f.differ(fmt.Sprintf("views of %q by %s", key.post, key.unit), n, 0)
 	}
 	return nil
 }
