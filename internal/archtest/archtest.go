@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"projections/bulk":           {"projections", "domain"},
 	"projections/impressions":    {"projections", "projections/bulk", "domain"},
 	"projections/uniqueviews":    {"projections", "projections/bulk", "domain"},
-	"projections/timeseries":     {"projections", "domain"},
+	"projections/timeseries":     {"projections", "projections/bulk", "domain"},
 	"projections/people":         {"projections", "domain"},
 	"projections/projectiontest": {"projections", "projections/bulk", "domain"},
 

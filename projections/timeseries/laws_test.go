@@ -25,6 +25,10 @@ func TestScripts(t *testing.T) {
 	projectiontest.RunScripts(t, migrated(t), timeseries.Projection{})
 }
 
+func TestBulkMemory(t *testing.T) {
+	projectiontest.BulkMemory(t, migrated(t), timeseries.Projection{})
+}
+
 func BenchmarkApply(b *testing.B) {
 	projectiontest.BenchmarkApply(b, migrated(b), timeseries.Projection{})
 }

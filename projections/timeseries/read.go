@@ -20,7 +20,7 @@ const (
 	Day  Unit = "day"
 )
 
-var units = []Unit{Day, Hour}
+var units = []Unit{Day, Hour} // by name
 
 // Length is that of a bucket.
 func (u Unit) Length() time.Duration {

@@ -100,6 +100,26 @@ func compareRows(a, b rowKey) int {
 		cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.reason, b.reason), cmp.Compare(a.shard, b.shard))
 }
 
+// rowsOf gives the rows that a record's view stands in: none, those of its tenant, or those of its post, too.
+func rowsOf(r *domain.Record) (rows [4]rowKey, n int) {
+	v, ok := r.Event.(*domain.Verdict)
+	if !ok || !stands(v) {
+		return rows, 0
+	}
+	at, _ := seenAt(v)
+	for _, unit := range units {
+		k := rowKey{domain.PostKey{Tenant: v.Viewer.Tenant}, unit, unit.Start(at).Unix(), v.Reason, projections.Shard(r.Partition.Partition)}
+		rows[n] = k
+		n++
+		if knownPost(v) {
+			k.post.Post = v.Post
+			rows[n] = k
+			n++
+		}
+	}
+	return rows, n
+}
+
 var addPostsSQL = projections.SQL("timeseries.add_posts", `
 INSERT INTO timeseries_posts AS t (tenant, post, unit, bucket, reason, shard, views)
 SELECT * FROM unnest(@tenants::text[], @posts::text[], @units::text[], @buckets::timestamptz[], @reasons::text[], @shards::smallint[], @views::bigint[])
@@ -126,20 +146,15 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 	return nil
 }
 
-// fold gives what a batch adds: a verdict has at most four rows, and shares them with others of its bucket.
+// fold gives what a batch adds.
 func fold(batch []domain.Record) (posts, tenants map[rowKey]int64) {
 	posts, tenants = make(map[rowKey]int64, len(batch)), map[rowKey]int64{}
-	for _, r := range batch {
-		v, ok := r.Event.(*domain.Verdict)
-		if !ok || !stands(v) {
-			continue
-		}
-		at, _ := seenAt(v)
-		for _, unit := range units {
-			k := rowKey{domain.PostKey{Tenant: v.Viewer.Tenant}, unit, unit.Start(at).Unix(), v.Reason, projections.Shard(r.Partition.Partition)}
-			tenants[k]++
-			if knownPost(v) {
-				k.post.Post = v.Post
+	for i := range batch {
+		rows, n := rowsOf(&batch[i])
+		for _, k := range rows[:n] {
+			if k.post.Post == "" {
+				tenants[k]++
+			} else {
 				posts[k]++
 			}
 		}
