@@ -186,7 +186,10 @@ func (f *follower) write(ctx context.Context, next []domain.Position) error {
 			return f.run.checkParked(ctx, tx, done.Parked)
 		})
 		switch domain.CodeOf(err) {
-		case domain.CodePositionBehind: // a projector moved them: the version is being handed over
+		case domain.CodePositionBehind: // somebody else moved them
+			if f.run.handsOver.Load() {
+				return err
+			}
 		case domain.CodeUnavailable:
 			if err := f.run.waitABit(ctx, err); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"seenby/domain"
@@ -137,6 +138,8 @@ type run struct {
 	since    time.Time     // when the present phase was begun
 	doneThen int64         // progress.Done then
 	throttle throttle
+
+	handsOver atomic.Bool // projectors follow the version, or will soon
 }
 
 // run goes through the phases that are left.

@@ -58,22 +58,29 @@ func (r *run) swap(ctx context.Context) (Result, error) {
 	}, nil
 }
 
-// keepFollowing moves the new version until ctx ends, beside the projectors that take it over: whoever comes first
-// writes, and the other reads its position again.
+// keepFollowing moves the new version until ctx ends, as long as no projector does: who is overtaken leaves it to the
+// other for a while, since two that race for each batch are slower than one.
 func (r *run) keepFollowing(ctx context.Context) {
+	r.handsOver.Store(true)
 	for ctx.Err() == nil {
 		n, err := r.follow(ctx, nil)
-		if err != nil && ctx.Err() == nil {
+		pause := followEvery
+		switch {
+		case err == nil && n > 0:
+			continue
+		case domain.CodeOf(err) == domain.CodePositionBehind:
+			pause = overtakenFor
+		case err != nil && ctx.Err() == nil:
 			r.deps.Logger.WarnContext(ctx, "the new version is not moved on by this process", "projection", r.model.Name(), "version", r.model.Version, "err", err)
 		}
-		if n > 0 && err == nil {
-			continue
-		}
-		_ = waitOrEnd(ctx, followEvery)
+		_ = waitOrEnd(ctx, pause)
 	}
 }
 
-const followEvery = 100 * time.Millisecond
+const (
+	followEvery  = 100 * time.Millisecond
+	overtakenFor = 5 * time.Second
+)
 
 func waitOrEnd(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
