@@ -19,7 +19,7 @@ import (
 type Reader struct {
 	log    *Log
 	client *kgo.Client
-	admin  *kadm.Client // of client
+	admin  *kadm.Client                       // of client
 	next   map[topicPartition]domain.Position // what is read next, per partition being read
 	failed error                              // data loss met while there still were records to hand out
 }
