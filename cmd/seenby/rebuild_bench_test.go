@@ -22,8 +22,8 @@ import (
 	"seenby/projections"
 )
 
-// rebuildVerdictsName says how many verdicts BenchmarkRebuild rebuilds from, several numbers with commas between them.
-const rebuildVerdictsName = "SEENBY_BENCH_REBUILD"
+// rebuildVerdicts is how many verdicts BenchmarkRebuild rebuilds from, unless SEENBY_BENCH_VERDICTS says otherwise.
+const rebuildVerdicts = 1_000_000
 
 // rebuildMemoryMax is the default of --memory, which the process must not exceed.
 const rebuildMemoryMax = 512 << 20
@@ -32,22 +32,11 @@ const rebuildMemoryMax = 512 << 20
 // verdicts a second that is beside what bounds it, in the same run: reading and decoding alone, and copying the same rows
 // into a table without an index and making its key, each beside the same by the tools of Kafka and PostgreSQL.
 func BenchmarkRebuild(b *testing.B) {
-	sizes := []int{1_000_000}
-	if text := os.Getenv(rebuildVerdictsName); text != "" {
-		sizes = nil
-		for _, s := range strings.Split(text, ",") {
-			n, err := strconv.Atoi(s)
-			if err != nil {
-				b.Fatalf("%s: %v", rebuildVerdictsName, err)
-			}
-			sizes = append(sizes, n)
-		}
-	}
 	binary := filepath.Join(b.TempDir(), "seenby")
 	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
-	for _, verdicts := range sizes {
+	for _, verdicts := range benchVerdicts(b, rebuildVerdicts) {
 		b.Run(fmt.Sprint(verdicts), func(b *testing.B) {
 			in, _ := install(b)
 			fill := newVerifyFill(b, in, verdicts)

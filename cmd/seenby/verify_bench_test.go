@@ -27,10 +27,10 @@ import (
 // What BenchmarkVerify verifies, unless SEENBY_BENCH_VERDICTS says otherwise: posts by popularity (Zipf 1.1), four of
 // five pairs of post and viewer seen once, the others twice.
 const (
-	verifyVerdicts     = 1_000_000
-	verifyVerdictsName = "SEENBY_BENCH_VERDICTS"
-	verifyPosts        = 100_000
-	verifyPartitions   = 12
+	verifyVerdicts    = 1_000_000
+	benchVerdictsName = "SEENBY_BENCH_VERDICTS"
+	verifyPosts       = 100_000
+	verifyPartitions  = 12
 	// verifyRSSMax is the promise: 10 million verdicts under it.
 	verifyRSSMax = 256_000_000
 )
@@ -38,14 +38,7 @@ const (
 // BenchmarkVerify runs the real program over real topics and tables that were filled directly, and reports how many
 // verdicts it compares a second and its peak resident memory, which the kernel measures.
 func BenchmarkVerify(b *testing.B) {
-	verdicts := verifyVerdicts
-	if text := os.Getenv(verifyVerdictsName); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			b.Fatalf("%s: %v", verifyVerdictsName, err)
-		}
-		verdicts = n
-	}
+	verdicts := benchVerdicts(b, verifyVerdicts)[0]
 	in, _ := install(b)
 	binary := filepath.Join(b.TempDir(), "seenby")
 	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
@@ -75,6 +68,23 @@ func BenchmarkVerify(b *testing.B) {
 	if peak == 0 || peak > verifyRSSMax {
 		b.Errorf("%d verdicts took %d MiB", verdicts, peak>>20)
 	}
+}
+
+// benchVerdicts are the numbers of verdicts that somebody asks for, with commas between them.
+func benchVerdicts(b *testing.B, otherwise int) (sizes []int) {
+	b.Helper()
+	text := os.Getenv(benchVerdictsName)
+	if text == "" {
+		return []int{otherwise}
+	}
+	for _, s := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			b.Fatalf("%s: %v", benchVerdictsName, err)
+		}
+		sizes = append(sizes, n)
+	}
+	return sizes
 }
 
 // watchRSS gives the peak resident memory of a process once it has ended. What wait4 says of it is no use: there the
