@@ -15,26 +15,32 @@ import (
 var errCancelled = errors.New("the rebuild is cancelled")
 
 var wantSQL = projections.SQL("rebuild.want", `
-UPDATE rebuilds b SET wanted = @wanted WHERE b.projection = @projection AND b.outcome = ''`)
+UPDATE rebuilds b SET wanted = @wanted WHERE b.projection = @projection AND b.outcome = '' RETURNING b.id`)
 
 // Want tells the unfinished rebuild of a projection to pause or to go on; its process obeys within a second. CodeNotFound:
 // there is none.
 func Want(ctx context.Context, deps Deps, projection string, wanted Wanted) error {
-	return deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-		tag, err := tx.Exec(ctx, wantSQL, pgx.NamedArgs{"projection": projection, "wanted": string(wanted)})
-		switch {
+	_, err := want(ctx, deps, projection, wanted)
+	return err
+}
+
+func want(ctx context.Context, deps Deps, projection string, wanted Wanted) (id int64, err error) {
+	err = deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		switch err := tx.QueryRow(ctx, wantSQL, pgx.NamedArgs{"projection": projection, "wanted": string(wanted)}).Scan(&id); {
+		case errors.Is(err, pgx.ErrNoRows):
+			return domain.Errorf(domain.CodeNotFound, "no rebuild of %s is unfinished; see `seenby rebuild --list`", projection)
 		case err != nil:
 			return fmt.Errorf("tell the rebuild: %w", err)
-		case tag.RowsAffected() == 0:
-			return domain.Errorf(domain.CodeNotFound, "no rebuild of %s is unfinished; see `seenby rebuild --list`", projection)
 		}
 		return nil
 	})
+	return id, err
 }
 
 // Cancel gives the unfinished rebuild of a projection up and drops what it made, whether its process runs or is long dead.
 func Cancel(ctx context.Context, deps Deps, p projections.Projection) error {
-	if err := Want(ctx, deps, p.Name(), WantedCancel); err != nil {
+	id, err := want(ctx, deps, p.Name(), WantedCancel)
+	if err != nil {
 		return err
 	}
 	for {
@@ -44,8 +50,11 @@ func Cancel(ctx context.Context, deps Deps, p projections.Projection) error {
 			if err := deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
 				r.row, found, err = one(tx.Query(ctx, unfinishedSQL, pgx.NamedArgs{"projection": p.Name()}))
 				return err
-			}); err != nil || !found {
-				return err // its process has dropped it
+			}); err != nil {
+				return err
+			}
+			if !found || r.row.ID != id {
+				return cancelled(ctx, deps, p, id)
 			}
 			r.model = projections.ReadModel{Projection: p, Version: r.row.Version}
 			return r.drop(ctx)
@@ -56,17 +65,65 @@ func Cancel(ctx context.Context, deps Deps, p projections.Projection) error {
 		if err := waitOrEnd(ctx, watchEvery); err != nil {
 			return err
 		}
+		// Again: a process that took the rebuild over meanwhile was meant to go on.
+		if now, err := want(ctx, deps, p.Name(), WantedCancel); domain.CodeOf(err) == domain.CodeNotFound || err == nil && now != id {
+			return cancelled(ctx, deps, p, id)
+		} else if err != nil {
+			return err
+		}
 	}
+}
+
+// cancelled tells whether a rebuild has ended as it was told to: its process may have been through before.
+func cancelled(ctx context.Context, deps Deps, p projections.Projection, id int64) error {
+	outcome, by := "", 0
+	if err := deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		return tx.QueryRow(ctx, outcomeSQL, pgx.NamedArgs{"id": id}).Scan(&outcome, &by)
+	}); err != nil {
+		return fmt.Errorf("look how the rebuild ended: %w", err)
+	}
+	if outcome != "cancelled" {
+		return domain.Errorf(domain.CodeConflict, "the rebuild of %s was through before it could be cancelled: its version is live; `seenby rebuild --rollback %s` goes back", p.Name(), p.Name())
+	}
+	return nil
 }
 
 // drop ends the rebuild and drops its version.
 func (r *run) drop(ctx context.Context) error {
+	if err := leave(ctx, r.deps, r.model); err != nil {
+		return err
+	}
 	return r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 		if err := r.update(ctx, tx, endSQL, r.endArgs("cancelled")); err != nil {
 			return err
 		}
 		return dropVersion(ctx, tx, r.model)
 	})
+}
+
+var leaveSQL = projections.SQL("rebuild.leave", `
+UPDATE read_model_versions v
+SET followed = false
+WHERE v.projection = @projection AND v.version = @version AND v.followed
+  AND NOT EXISTS (SELECT FROM read_models r WHERE r.projection = v.projection AND r.live_version = v.version)`)
+
+// leave has projectors leave versions that are not live, before these are dropped under them, and gives them time to.
+func leave(ctx context.Context, deps Deps, versions ...projections.ReadModel) error {
+	followed := false
+	if err := deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		followed = false
+		for _, m := range versions {
+			tag, err := tx.Exec(ctx, leaveSQL, versionArgs(m))
+			if err != nil {
+				return fmt.Errorf("have projectors leave %s: %w", m, err)
+			}
+			followed = followed || tag.RowsAffected() > 0
+		}
+		return nil
+	}); err != nil || !followed {
+		return err
+	}
+	return waitOrEnd(ctx, deps.handOver())
 }
 
 var dropSQL = []string{
@@ -88,27 +145,24 @@ func dropVersion(ctx context.Context, tx projections.Tx, m projections.ReadModel
 	return nil
 }
 
-// DropOld drops the versions of a projection that are kept beside the live one, and tells which they were.
+// DropOld drops the versions of a projection that are kept beside the live one, and tells which they were. Projectors
+// leave them first.
 func DropOld(ctx context.Context, deps Deps, p projections.Projection) (dropped []int, err error) {
 	err = exclusively(ctx, deps, p.Name(), func(ctx context.Context) error {
+		kept, err := keptVersions(ctx, deps, p)
+		if err != nil {
+			return err
+		}
+		if err := leave(ctx, deps, kept...); err != nil {
+			return err
+		}
 		return deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 			dropped = nil
-			row, unfinished, err := one(tx.Query(ctx, unfinishedSQL, pgx.NamedArgs{"projection": p.Name()}))
-			if err != nil {
-				return err
-			}
-			versions, err := projections.Versions(ctx, tx)
-			if err != nil {
-				return err
-			}
-			for _, v := range versions {
-				if v.Projection != p.Name() || v.Live || unfinished && v.Version == row.Version {
-					continue
-				}
-				if err := dropVersion(ctx, tx, projections.ReadModel{Projection: p, Version: v.Version}); err != nil {
+			for _, m := range kept {
+				if err := dropVersion(ctx, tx, m); err != nil {
 					return err
 				}
-				dropped = append(dropped, v.Version)
+				dropped = append(dropped, m.Version)
 			}
 			return nil
 		})
@@ -116,16 +170,46 @@ func DropOld(ctx context.Context, deps Deps, p projections.Projection) (dropped 
 	return dropped, err
 }
 
+// keptVersions are those that are neither live nor being made.
+func keptVersions(ctx context.Context, deps Deps, p projections.Projection) (kept []projections.ReadModel, err error) {
+	err = deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		kept = nil
+		row, unfinished, err := one(tx.Query(ctx, unfinishedSQL, pgx.NamedArgs{"projection": p.Name()}))
+		if err != nil {
+			return err
+		}
+		versions, err := projections.Versions(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, v := range versions {
+			if v.Projection == p.Name() && !v.Live && !(unfinished && v.Version == row.Version) {
+				kept = append(kept, projections.ReadModel{Projection: p, Version: v.Version})
+			}
+		}
+		return nil
+	})
+	return kept, err
+}
+
 // Rollback makes the version live again that was live before the last swap. It waits until that version, which projectors
 // have kept current, has passed the live one.
 func Rollback(ctx context.Context, deps Deps, p projections.Projection) (result Result, err error) {
 	err = exclusively(ctx, deps, p.Name(), func(ctx context.Context) error {
 		var from, to projections.ReadModel
-		if err := deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
-			versions, err := projections.Versions(ctx, q)
+		if err := deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+			row, unfinished, err := one(tx.Query(ctx, unfinishedSQL, pgx.NamedArgs{"projection": p.Name()}))
+			switch {
+			case err != nil:
+				return err
+			case unfinished:
+				return domain.Errorf(domain.CodeConflict, "version %d of %s is being made: finish that with `seenby rebuild %s`, or give it up with `seenby rebuild --cancel %s`", row.Version, p.Name(), p.Name(), p.Name())
+			}
+			versions, err := projections.Versions(ctx, tx)
 			if err != nil {
 				return err
 			}
+			from, to = projections.ReadModel{}, projections.ReadModel{}
 			for _, v := range versions {
 				m := projections.ReadModel{Projection: p, Version: v.Version}
 				switch {
@@ -148,7 +232,9 @@ func Rollback(ctx context.Context, deps Deps, p projections.Projection) (result 
 				deps.Progress(Progress{Projection: p.Name(), Version: to.Version, Phase: PhaseSwap, Detail: detail})
 			}
 		}
-		locked, err := swapVersions(ctx, deps, from, to, say, func(context.Context, projections.Tx) error { return nil })
+		locked, err := swapVersions(ctx, deps, from, to, swapHooks{
+			ready: func(context.Context) error { return nil }, say: say, last: func(context.Context, projections.Tx) error { return nil },
+		})
 		result = Result{Projection: p.Name(), Version: to.Version, Previous: from.Version, Locked: locked}
 		return err
 	})

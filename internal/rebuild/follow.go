@@ -67,6 +67,44 @@ func startOf(starts []domain.Position, of domain.Position) domain.Position {
 	return starts[i]
 }
 
+// own keeps others from taking the rebuild over until tx ends. Once projectors follow the new version it is anybody's.
+func (r *run) own(ctx context.Context, tx projections.Tx) error {
+	if r.row.Phase == PhaseSwap {
+		return nil
+	}
+	return r.hold(ctx, tx)
+}
+
+// checkLive tells whether the log is the one that the live version was made from. One that was made anew, or has lost
+// its end, says less than the live version does.
+func (r *run) checkLive(ctx context.Context) error {
+	if !r.row.Proven {
+		return nil
+	}
+	_, ends, err := r.bounds(ctx)
+	if err != nil {
+		return err
+	}
+	var rows []projections.PositionRow
+	if err := r.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
+		rows, err = projections.PositionsOf(ctx, q, r.live)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		i := slices.IndexFunc(ends, func(end domain.Position) bool { return end.In() == row.In() })
+		switch {
+		case i < 0 && row.NextOffset > 0:
+			return domain.Errorf(domain.CodeDataLoss, "the topic %s is not the one that %s was made from: it was made anew; restore the topic, or the database to a time that fits it. The live version is untouched", row.Topic, r.live)
+		case i >= 0 && row.NextOffset > ends[i].NextOffset:
+			return domain.Errorf(domain.CodeDataLoss, "%s/%d ends at %d, and %s has read it to %d: the log has lost what the live version holds, which is untouched; do not rebuild from it",
+				row.Topic, row.Partition, ends[i].NextOffset, r.live, row.NextOffset)
+		}
+	}
+	return nil
+}
+
 // bounds asks where the projection's topics start and end. A compacted topic, or one that was never cut, starts at 0.
 func (r *run) bounds(ctx context.Context) (starts, ends []domain.Position, err error) {
 	for _, topic := range r.model.Topics() {
@@ -103,7 +141,10 @@ func (r *run) follower(ctx context.Context, to []domain.Position) (*follower, er
 		parts[i], f.to[p.In()] = p.In(), p.NextOffset
 	}
 	if err := r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-		return projections.InsertMissing(ctx, tx, r.model, parts)
+		if err := projections.InsertMissing(ctx, tx, r.model, parts); err != nil {
+			return err
+		}
+		return r.own(ctx, tx)
 	}); err != nil {
 		return nil, err
 	}
@@ -183,7 +224,10 @@ func (f *follower) write(ctx context.Context, next []domain.Position) error {
 			if err != nil {
 				return err
 			}
-			return f.run.checkParked(ctx, tx, done.Parked)
+			if err := f.run.checkParked(ctx, tx, done.Parked); err != nil {
+				return err
+			}
+			return f.run.own(ctx, tx)
 		})
 		switch domain.CodeOf(err) {
 		case domain.CodePositionBehind: // somebody else moved them

@@ -58,9 +58,10 @@ func (r *run) enter(phase Phase) {
 
 // reading says how much there is to read, and how much of it is folded.
 func (r *run) reading(starts, ends []domain.Position, rows map[domain.Partition]projections.PositionRow) {
-	total := int64(0)
+	total, skipped := int64(0), int64(0)
 	for _, end := range ends {
 		total += end.NextOffset - startOf(starts, end).NextOffset
+		skipped += startOf(starts, end).NextOffset
 	}
 	done := int64(0)
 	for _, end := range ends {
@@ -70,7 +71,7 @@ func (r *run) reading(starts, ends []domain.Position, rows map[domain.Partition]
 		if p.Done == 0 {
 			r.doneThen = done // folded by an earlier process
 		}
-		p.Done, p.Total = done, total
+		p.Done, p.Total, r.skipped = done, total, skipped
 	})
 }
 
@@ -80,7 +81,10 @@ func (r *run) moved(rows map[domain.Partition]projections.PositionRow) {
 	for _, row := range rows {
 		done += row.NextOffset
 	}
-	r.tell(func(p *Progress) { p.Done = done; p.Total = max(p.Total, done) })
+	r.tell(func(p *Progress) {
+		p.Done = done - r.skipped
+		p.Total = max(p.Total, p.Done)
+	})
 }
 
 func (r *run) eventsDone() int64 {
@@ -171,12 +175,22 @@ func (r *run) pause(pause bool) {
 
 // mayGoOn waits while an operator wants a pause, and while the live read models are too far behind.
 func (r *run) mayGoOn(ctx context.Context) error {
+	if !r.holding.Load() {
+		if err := r.unpaused(ctx); err != nil {
+			return err
+		}
+	}
+	return r.throttle.wait(ctx, r)
+}
+
+// unpaused waits while an operator wants a pause.
+func (r *run) unpaused(ctx context.Context) error {
 	for {
 		r.mu.Lock()
 		paused := r.paused
 		r.mu.Unlock()
 		if paused == nil {
-			break
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -184,5 +198,4 @@ func (r *run) mayGoOn(ctx context.Context) error {
 		case <-paused:
 		}
 	}
-	return r.throttle.wait(ctx, r)
 }

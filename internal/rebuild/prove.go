@@ -20,9 +20,18 @@ func (r *run) prove(ctx context.Context) error {
 		r.tell(func(p *Progress) { p.Detail = "nothing to compare with: the live version was empty" })
 		return nil
 	}
+	// An earlier process may have come this far, long ago: what is left is not read while the live version is held.
+	if err := r.catchUp(ctx); err != nil {
+		return err
+	}
 	if err := r.waitForLive(ctx); err != nil {
 		return err
 	}
+	if err := r.unpaused(ctx); err != nil {
+		return err
+	}
+	r.holding.Store(true)
+	defer r.holding.Store(false)
 	var differences []Difference
 	var err error
 	if r.compacted() {
@@ -59,17 +68,21 @@ func (r *run) judge(ctx context.Context, differences []Difference) error {
 		n += d.Rows
 	}
 	r.row.Differences, r.row.AcceptedBy = n, ""
-	if n == 0 {
-		r.tell(func(p *Progress) { p.Detail = "both versions say the same" })
-		return nil
+	if n > 0 {
+		r.row.AcceptedBy = r.opts.AcceptDifferences
 	}
-	if r.opts.AcceptDifferences == "" {
+	args := r.args()
+	args["differences"], args["accepted_by"] = n, r.row.AcceptedBy
+	if err := r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return r.update(ctx, tx, judgedSQL, args) }); err != nil {
+		return err
+	}
+	switch {
+	case n == 0:
+		r.tell(func(p *Progress) { p.Detail = "both versions say the same" })
+	case r.row.AcceptedBy == "":
 		return &Unequal{Projection: r.model.Name(), Live: r.live.Version, Version: r.model.Version, Rows: n, Differences: differences}
 	}
-	r.row.AcceptedBy = r.opts.AcceptDifferences
-	args := r.args()
-	args["differences"], args["accepted_by"] = n, r.opts.AcceptDifferences
-	return r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return r.update(ctx, tx, acceptSQL, args) })
+	return nil
 }
 
 // Difference is what is not the same in a table.
@@ -298,12 +311,22 @@ func (r *run) rows(ctx context.Context, live projections.Querier, table string, 
 		d.Rows += int64(len(keys))
 		for key := range keys {
 			if len(d.Some) < someRows {
-				d.Some = append(d.Some, RowDifference{was[key], is[key]})
+				d.Some = append(d.Some, RowDifference{shortened(was[key]), shortened(is[key])})
 			}
 		}
 	}
 	slices.SortFunc(d.Some, func(a, b RowDifference) int { return strings.Compare(a.Live+a.Made, b.Live+b.Made) })
 	return d, nil
+}
+
+// rowBytesMax is how much of a row is shown: a text may be long.
+const rowBytesMax = 1000
+
+func shortened(row string) string {
+	if len(row) <= rowBytesMax {
+		return row
+	}
+	return strings.ToValidUTF8(row[:rowBytesMax], "") + "…"
 }
 
 // rangeRows are the rows of ranges, as text, by their key as text.

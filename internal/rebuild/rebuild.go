@@ -1,6 +1,7 @@
 package rebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,12 @@ type Deps struct {
 	Now      func() time.Time
 	Logger   *slog.Logger
 	Progress func(Progress) // at each change and some times a second, by one goroutine at a time; nil: nobody asks
+	// HandOver is how long projectors may take until they follow the versions that they should, and no others. Default
+	// 4 s: they look each second.
+	HandOver time.Duration
 }
+
+func (d Deps) handOver() time.Duration { return cmp.Or(d.HandOver, 4*time.Second) }
 
 // Run rebuilds a projection, or goes on with its unfinished rebuild, to the end.
 func Run(ctx context.Context, deps Deps, p projections.Projection, opts Options) (Result, error) {
@@ -135,11 +141,13 @@ type run struct {
 	mu       sync.Mutex // guards what follows
 	progress Progress
 	paused   chan struct{} // closed when it may go on; nil: it is not paused
+	skipped  int64         // offsets below the log's starts
 	since    time.Time     // when the present phase was begun
 	doneThen int64         // progress.Done then
 	throttle throttle
 
 	handsOver atomic.Bool // projectors follow the version, or will soon
+	holding   atomic.Bool // readers or projectors wait for this process, or rows are kept for it: it must not pause
 }
 
 // run goes through the phases that are left.
@@ -171,6 +179,9 @@ func (r *run) run(ctx context.Context) (Result, error) {
 }
 
 func (r *run) phases(ctx context.Context) (Result, error) {
+	if err := r.checkLive(ctx); err != nil {
+		return Result{}, err
+	}
 	var took []Took
 	for {
 		var err error

@@ -2,7 +2,9 @@ package rebuild
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -89,7 +91,10 @@ func begin(ctx context.Context, deps Deps, p projections.Projection) (row Row, e
 	args := pgx.NamedArgs{"projection": p.Name(), "fold_version": p.FoldVersion(), "now": deps.Now()}
 	err = deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 		var live int
-		if err := tx.QueryRow(ctx, lockReadModelSQL, args).Scan(&live); err != nil {
+		switch err := tx.QueryRow(ctx, lockReadModelSQL, args).Scan(&live); {
+		case errors.Is(err, pgx.ErrNoRows):
+			return domain.Errorf(domain.CodeMisconfigured, "the database has no read model called %s: run seenby migrate", p.Name())
+		case err != nil:
 			return fmt.Errorf("lock the read model of %s: %w", p.Name(), err)
 		}
 		found, unfinished, err := one(tx.Query(ctx, unfinishedSQL, args))
@@ -166,9 +171,9 @@ WHERE b.id = @id AND b.run = @run AND b.outcome = ''
 RETURNING b.wanted`)
 	noteSQL = projections.SQL("rebuild.note", `
 UPDATE rebuilds b
-SET reason = @reason, differences = @differences, updated_at = @now
+SET reason = @reason, updated_at = @now
 WHERE b.id = @id AND b.run = @run AND b.outcome = ''`)
-	acceptSQL = projections.SQL("rebuild.accept", `
+	judgedSQL = projections.SQL("rebuild.judged", `
 UPDATE rebuilds b
 SET differences = @differences, accepted_by = @accepted_by, updated_at = @now
 WHERE b.id = @id AND b.run = @run AND b.outcome = ''`)
@@ -224,12 +229,17 @@ func (r *run) setPhase(ctx context.Context, phase Phase) error {
 	return err
 }
 
-// note writes down why this process stops, for the list. What cannot be written there the process says itself.
+// note writes down why this process stops, for the list. What cannot be written there the process says itself. Rows do
+// not go there, which follow in further lines: the table is kept, and rows may hold what has to be erased.
 func (r *run) note(ctx context.Context, why error) {
 	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
 	defer cancel()
 	args := r.args()
-	args["reason"], args["differences"] = why.Error(), r.row.Differences
+	reason, _, _ := strings.Cut(why.Error(), "\n")
+	if errors.Is(why, context.Canceled) {
+		reason = "interrupted"
+	}
+	args["reason"] = reason
 	if err := r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return r.update(ctx, tx, noteSQL, args) }); err != nil {
 		r.deps.Logger.DebugContext(ctx, "the reason was not written down", "err", err)
 	}

@@ -2,6 +2,7 @@ package rebuild
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -15,12 +16,14 @@ import (
 const (
 	// lockWait is how long an attempt waits for readers, and readers for it: then it lets them pass.
 	lockWait = 300 * time.Millisecond
+	// statementMax bounds a statement that waits for several locks, as that which changes the views does.
+	statementMax = 2 * lockWait
 	// passWait is how long an attempt holds the live version still for the new one to pass it.
 	passWait = 400 * time.Millisecond
 	// betweenAttempts lets both through.
 	betweenAttempts = time.Second
-	// handOver is how long this process still moves the new version: projectors look for versions each second.
-	handOver = 4 * time.Second
+	// farBehind is how many events nobody folds in passWait: then the live version need not be held for them.
+	farBehind = 100_000
 )
 
 // swap makes the new version the live one, at a moment when no count goes back.
@@ -38,24 +41,42 @@ func (r *run) swap(ctx context.Context) (Result, error) {
 	ended.Go(func() { r.keepFollowing(following) })
 	defer func() { stop(); ended.Wait() }()
 
-	locked, err := swapVersions(ctx, r.deps, r.live, r.model, func(detail string) { r.tell(func(p *Progress) { p.Detail = detail }) },
-		func(ctx context.Context, tx projections.Tx) error {
+	locked, err := swapVersions(ctx, r.deps, r.live, r.model, swapHooks{
+		ready: r.unpaused,
+		say:   func(detail string) { r.tell(func(p *Progress) { p.Detail = detail }) },
+		last: func(ctx context.Context, tx projections.Tx) error {
 			return r.update(ctx, tx, endSQL, r.endArgs("swapped"))
-		})
+		},
+	})
+	if errors.Is(err, errTakenOver) {
+		err = r.swapped(ctx) // the attempt before may have done it, and the answer to its commit was lost
+	}
 	if err != nil {
 		return Result{}, err
 	}
 	r.enter(PhaseDone)
-	timer := time.NewTimer(handOver)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+	_ = waitOrEnd(ctx, r.deps.handOver())
 	return Result{
 		Projection: r.model.Name(), Version: r.model.Version, Previous: r.live.Version, Events: r.eventsDone(), Proven: r.row.Proven,
 		Differences: r.row.Differences, Locked: locked,
 	}, nil
+}
+
+var outcomeSQL = projections.SQL("rebuild.outcome", `
+SELECT b.outcome, b.run FROM rebuilds b WHERE b.id = @id`)
+
+// swapped is nil where this process itself has made the new version the live one.
+func (r *run) swapped(ctx context.Context) error {
+	outcome, by := "", 0
+	if err := r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		return tx.QueryRow(ctx, outcomeSQL, r.args()).Scan(&outcome, &by)
+	}); err != nil {
+		return fmt.Errorf("look how the rebuild ended: %w", err)
+	}
+	if outcome != "swapped" || by != r.row.Run {
+		return errTakenOver
+	}
+	return nil
 }
 
 // keepFollowing moves the new version until ctx ends, as long as no projector does: who is overtaken leaves it to the
@@ -109,24 +130,46 @@ func versionArgs(m projections.ReadModel) pgx.NamedArgs {
 
 var (
 	lockWaitSQL = projections.SQL("rebuild.lock_wait", `
-SELECT set_config('lock_timeout', @millis, true)`)
+SELECT set_config('lock_timeout', @lock, true), set_config('statement_timeout', @statement, true)`)
 	showSQL = projections.SQL("rebuild.show", `
 SELECT show_read_model(@projection, @version)`)
 )
 
+// swapHooks are what swapVersions calls.
+type swapHooks struct {
+	ready func(context.Context) error // before each attempt; may wait
+	say   func(string)                // what it waits for
+	// last is the end of the swap's transaction. It must not wait, since readers and projectors wait for it.
+	last func(context.Context, projections.Tx) error
+}
+
 // swapVersions makes `to` the live version instead of `from`: it holds the positions of from, so that it stands still,
-// until to has passed them, and then changes the views in the same transaction, with last in it. It tries until it
-// succeeds or ctx ends; last must not wait for anything, since readers and projectors wait for it. It tells how long readers and the live projectors may have waited for the attempt that did.
-func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel, say func(string), last func(context.Context, projections.Tx) error) (time.Duration, error) {
+// until to has passed them, and then changes the views in the same transaction. It tries until it succeeds or ctx ends,
+// and tells how long readers and the live projectors may have waited for the attempt that did.
+func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel, hooks swapHooks) (time.Duration, error) {
 	for {
+		if err := hooks.ready(ctx); err != nil {
+			return 0, err
+		}
 		started := time.Now()
 		behind := int64(0)
 		err := deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-			if _, err := tx.Exec(ctx, lockWaitSQL, pgx.NamedArgs{"millis": fmt.Sprint(lockWait.Milliseconds())}); err != nil {
+			at, err := projections.PositionsOf(ctx, tx, from)
+			if err != nil {
+				return err
+			}
+			if behind, err = behindOf(ctx, tx, to, at); err != nil {
+				return err
+			}
+			if behind > farBehind {
+				return errNotPassed
+			}
+			args := pgx.NamedArgs{"lock": fmt.Sprint(lockWait.Milliseconds()), "statement": fmt.Sprint(statementMax.Milliseconds())}
+			if _, err := tx.Exec(ctx, lockWaitSQL, args); err != nil {
 				return fmt.Errorf("bound the wait for locks: %w", err)
 			}
-			at, err := projections.LockPositions(ctx, tx, from)
-			if err != nil {
+			started = time.Now()
+			if at, err = projections.LockPositions(ctx, tx, from); err != nil {
 				return err
 			}
 			for end := started.Add(passWait); ; {
@@ -143,6 +186,9 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 					return err
 				}
 			}
+			if err := asComplete(ctx, tx, to, at); err != nil {
+				return err
+			}
 			// A snapshot holds the weakest lock on this table from before it looks; see postgres.Store.Snapshot.
 			if _, err := tx.Exec(ctx, "LOCK TABLE read_models IN ACCESS EXCLUSIVE MODE"); err != nil {
 				return fmt.Errorf("wait for readers: %w", err)
@@ -150,13 +196,13 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 			if _, err := tx.Exec(ctx, showSQL, versionArgs(to)); err != nil {
 				return fmt.Errorf("change the views: %w", err)
 			}
-			return last(ctx, tx)
+			return hooks.last(ctx, tx)
 		})
 		switch domain.CodeOf(err) {
 		case domain.CodePositionBehind:
-			say(fmt.Sprintf("waiting for version %d, which is %d events behind", to.Version, behind))
+			hooks.say(fmt.Sprintf("waiting for version %d, which is %d events behind", to.Version, behind))
 		case domain.CodeUnavailable:
-			say("waiting for readers or for PostgreSQL")
+			hooks.say("waiting for readers or for PostgreSQL")
 			deps.Logger.DebugContext(ctx, "the swap is tried again", "projection", to.Name(), "version", to.Version, "err", err)
 		default:
 			return time.Since(started), err
@@ -165,6 +211,23 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 			return 0, err
 		}
 	}
+}
+
+// asComplete makes a version complete to the times that the one which it has passed is complete to: projectors have
+// not told it yet, and as_of must not go back.
+func asComplete(ctx context.Context, tx projections.Tx, m projections.ReadModel, passed []projections.PositionRow) error {
+	rows, err := projections.LockPositions(ctx, tx, m)
+	if err != nil {
+		return err
+	}
+	to := map[domain.Partition]time.Time{}
+	for _, row := range passed {
+		to[row.In()] = row.CompleteTo
+	}
+	for i := range rows {
+		rows[i].CompleteTo = to[rows[i].In()]
+	}
+	return projections.CompleteTo(ctx, tx, m, rows)
 }
 
 const pollEvery = 10 * time.Millisecond
