@@ -84,6 +84,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	setDefault(params, "timezone", "UTC")
 	setDefault(params, "idle_in_transaction_session_timeout", millis(cfg.IdleInTransactionMax))
 	setDefault(params, "lock_timeout", millis(cfg.LockWaitMax))
+	setDefault(params, "client_connection_check_interval", millis(clientCheckEvery))
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, domain.Errorf(domain.CodeMisconfigured, "open PostgreSQL").Because(err)
@@ -103,6 +104,10 @@ func setDefault(params map[string]string, name, value string) {
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// clientCheckEvery is how soon a long statement ends whose process was killed, and frees its locks. PostgreSQL would
+// notice only when the statement is through.
+const clientCheckEvery = 2 * time.Second
 
 // Close waits for connections in use and closes them all.
 func (s *Store) Close() { s.pool.Close() }

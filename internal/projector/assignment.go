@@ -60,6 +60,7 @@ func (p *Projector) load(ctx context.Context, parts []domain.Partition) ([]domai
 		return nil, fmt.Errorf("load positions: %w", err)
 	}
 	at := make([]domain.Position, 0, len(parts))
+	gone := slices.Clone(parts)
 	for _, row := range rows {
 		if !slices.Contains(parts, row.In()) {
 			continue
@@ -70,6 +71,11 @@ func (p *Projector) load(ctx context.Context, parts []domain.Partition) ([]domai
 			p.owned[row.In()] = &partition{row: row}
 		}
 		at = append(at, row.Position)
+		gone = slices.DeleteFunc(gone, func(part domain.Partition) bool { return part == row.In() })
 	}
+	for _, part := range gone { // the version was dropped, and this projector is about to be told
+		delete(p.owned, part)
+	}
+	p.source.Drop(gone)
 	return at, nil
 }
