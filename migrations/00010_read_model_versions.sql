@@ -70,14 +70,29 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION add_read_model IS 'For migrations: a new projection, with the tables of its first version.';
 
+-- Locks are taken in the order of readers, who have read_models, then views, then tables: else they would meet in a
+-- deadlock. A rebuild that makes or drops a version meanwhile waits, so that none is left out.
 -- +goose StatementBegin
 CREATE FUNCTION change_read_model(of_projection text, ddl text) RETURNS void
     LANGUAGE plpgsql
 AS $$
 DECLARE
     of_version  integer;
+    of_view     text;
     search_path text := current_setting('search_path');
 BEGIN
+    LOCK TABLE read_models IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE read_model_versions IN SHARE MODE;
+    FOR of_view IN
+        SELECT c.relname
+        FROM read_models r
+        JOIN pg_class t ON t.relnamespace = read_model_schema(r.projection, r.live_version)::regnamespace AND t.relkind = 'r'
+        JOIN pg_class c ON c.relnamespace = 'public'::regnamespace AND c.relname = t.relname AND c.relkind = 'v'
+        WHERE r.projection = of_projection
+        ORDER BY c.relname
+    LOOP
+        EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', of_view);
+    END LOOP;
     FOR of_version IN SELECT v.version FROM read_model_versions v WHERE v.projection = of_projection ORDER BY v.version LOOP
         PERFORM set_config('search_path', format('%I, public', read_model_schema(of_projection, of_version)), true);
         EXECUTE ddl;

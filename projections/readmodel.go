@@ -51,6 +51,22 @@ func Versions(ctx context.Context, q Querier) ([]VersionRow, error) {
 	return all, nil
 }
 
+var foldVersionSQL = SQL("read_models.fold_version", `
+SELECT v.fold_version FROM read_model_versions v WHERE v.projection = @projection AND v.version = @version`)
+
+// CheckFold refuses, with CodeConflict, a version that another program's fold fills: what this one says of it, or writes to
+// it, would be by another rule.
+func CheckFold(ctx context.Context, q Querier, m ReadModel) error {
+	var fold int
+	if err := q.QueryRow(ctx, foldVersionSQL, m.args()).Scan(&fold); err != nil {
+		return fmt.Errorf("read the fold of %s: %w", m, err)
+	}
+	if fold != m.FoldVersion() {
+		return domain.Errorf(domain.CodeConflict, "%s has fold version %d, and this program's is %d: use the program that has %d", m, fold, m.FoldVersion(), fold)
+	}
+	return nil
+}
+
 // Live gives the live version of each of the projections, in their order.
 func Live(ctx context.Context, q Querier, of []Projection) ([]ReadModel, error) {
 	versions, err := Versions(ctx, q)

@@ -58,6 +58,9 @@ func Redrive(ctx context.Context, tx Tx, m ReadModel, w Redriving) ([]Redriven, 
 	if err != nil {
 		return nil, err
 	}
+	if err := CheckFold(ctx, tx, m); err != nil {
+		return nil, err
+	}
 	var overtaken map[int64]bool
 	if w.Overtaken != nil {
 		if overtaken, err = w.Overtaken(ctx, next); err != nil {

@@ -24,8 +24,7 @@ type projectors struct {
 
 	mu      sync.Mutex
 	running map[int]*following
-	live    int  // the live version
-	foreign bool // it has another program's fold
+	live    projections.VersionRow
 }
 
 // following is a version that is kept current, by members of its group, which share its partitions as those of other
@@ -47,7 +46,7 @@ func (s *service) startProjector(ctx context.Context, group *errgroup.Group, p p
 	}
 	s.checks.set(projectorCheck(p), func(context.Context) error { return ps.check() })
 	group.Go(func() error { ps.run(ctx); return nil })
-	group.Go(func() error { s.watchLag(ctx, p.Name(), ps.ofLive); return nil })
+	group.Go(func() error { ps.watchLag(ctx); return nil })
 	return nil
 }
 
@@ -85,7 +84,7 @@ func (ps *projectors) reconcile(ctx context.Context) error {
 		ours := v.FoldVersion == ps.projection.FoldVersion()
 		wanted[v.Version] = v.Followed && ours
 		if v.Live {
-			ps.sawLive(ctx, v, !ours)
+			ps.sawLive(ctx, v)
 		}
 	}
 	for version, f := range ps.running {
@@ -107,14 +106,21 @@ func (ps *projectors) reconcile(ctx context.Context) error {
 	return nil
 }
 
-func (ps *projectors) sawLive(ctx context.Context, v projections.VersionRow, foreign bool) {
+// sawLive says, once, where another program keeps what readers see.
+func (ps *projectors) sawLive(ctx context.Context, v projections.VersionRow) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if foreign && (!ps.foreign || ps.live != v.Version) {
-		ps.log.WarnContext(ctx, "the live version has another program's fold and is left to it; make one of this fold with seenby rebuild",
-			"projection", v.Projection, "version", v.Version, "fold_version", v.FoldVersion)
+	if v.Version != ps.live.Version {
+		switch ours := ps.projection.FoldVersion(); {
+		case v.FoldVersion < ours:
+			ps.log.WarnContext(ctx, "the live version has an older program's fold, which must run until one of this fold is live: make it with seenby rebuild",
+				"projection", v.Projection, "version", v.Version, "fold_version", v.FoldVersion)
+		case v.FoldVersion > ours:
+			ps.log.InfoContext(ctx, "the live version has a newer program's fold and is left to it; this program keeps those of its own until they are dropped",
+				"projection", v.Projection, "version", v.Version, "fold_version", v.FoldVersion)
+		}
 	}
-	ps.live, ps.foreign = v.Version, foreign
+	ps.live = v
 }
 
 func (ps *projectors) set(version int, f *following) {
@@ -160,14 +166,17 @@ func (f *following) end() {
 	_ = f.group.Wait() // the workers have said what there was to say
 }
 
-// ofLive are the workers of the live version, where this program follows it.
-func (ps *projectors) ofLive() []*projector.Projector {
+// workers are those of the live version and of all versions here; foreign: another program keeps the live one.
+func (ps *projectors) workers() (ofLive, all []*projector.Projector, foreign bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if f := ps.running[ps.live]; f != nil {
-		return f.workers
+	for version, f := range ps.running {
+		all = append(all, f.workers...)
+		if version == ps.live.Version {
+			ofLive = f.workers
+		}
 	}
-	return nil
+	return ofLive, all, ps.live.FoldVersion != ps.projection.FoldVersion()
 }
 
 func (ps *projectors) check() error {

@@ -96,8 +96,16 @@ type snapshots struct{ store *postgres.Store }
 // Read implements verify.ReadModels.
 func (m snapshots) Read(ctx context.Context, s verify.Scope, to verify.Rows) error {
 	return m.store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
+		live, err := projections.Live(ctx, q, []projections.Projection{impressions.Projection{}, uniqueviews.Projection{}})
+		if err != nil {
+			return err
+		}
+		for _, m := range live {
+			if err := projections.CheckFold(ctx, q, m); err != nil {
+				return err
+			}
+		}
 		state := verify.State{Parked: map[string][]verify.Place{}}
-		var err error
 		if state.Positions, err = projections.Positions(ctx, q); err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 
 	"seenby/domain"
 	"seenby/internal/gate"
-	"seenby/internal/projector"
 	"seenby/projections"
 )
 
@@ -92,31 +91,50 @@ func (s *service) watchDeadLetters(ctx context.Context) {
 }
 
 // watchLag shows how far a projection is behind in what its workers here own, and nothing of what they no longer
-// do.
-func (s *service) watchLag(ctx context.Context, name string, of func() []*projector.Projector) {
+// do. Where another program keeps what readers see, it shows how old that is: there may be no such program left to say so.
+func (ps *projectors) watchLag(ctx context.Context) {
+	name := ps.projection.Name()
 	shown := map[domain.Partition]bool{}
 	every(ctx, func() {
 		var lag time.Duration
 		owned := map[domain.Partition]bool{}
-		stopped := 0
-		for _, w := range of() {
+		ofLive, all, foreign := ps.workers()
+		for _, w := range ofLive {
 			status := w.Status()
-			if status.Stopped {
-				stopped++
-			}
 			for _, part := range status.Partitions {
 				owned[part.In()] = true
-				s.metrics.ProjectionLagEvents(name, part.Topic, part.Partition, part.LagEvents)
+				ps.metrics.ProjectionLagEvents(name, part.Topic, part.Partition, part.LagEvents)
 				lag = max(lag, part.Lag)
 			}
 		}
-		s.metrics.ProjectionLag(name, lag)
-		s.metrics.ProjectionStopped(name, stopped)
+		stopped := 0
+		for _, w := range all {
+			if w.Status().Stopped {
+				stopped++
+			}
+		}
+		if !foreign {
+			ps.metrics.ProjectionLag(name, lag)
+		} else if age, known := ps.age(ctx); known {
+			ps.metrics.ProjectionLag(name, age)
+		}
+		ps.metrics.ProjectionStopped(name, stopped)
 		for part := range shown {
 			if !owned[part] {
-				s.metrics.ForgetProjectionLag(name, part.Topic, part.Partition)
+				ps.metrics.ForgetProjectionLag(name, part.Topic, part.Partition)
 			}
 		}
 		shown = owned
 	})
+}
+
+// age is how long ago the live version was complete, as PostgreSQL has it.
+func (ps *projectors) age(ctx context.Context) (age time.Duration, known bool) {
+	ctx, cancel := context.WithTimeout(ctx, watchEvery)
+	defer cancel()
+	asOf, err := ps.store.AsOf(ctx, ps.projection.Name())
+	if err != nil || asOf.IsZero() {
+		return 0, false // PostgreSQL is away, and others say so, or it was never complete
+	}
+	return ps.now().Sub(asOf), true
 }

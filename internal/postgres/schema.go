@@ -26,11 +26,23 @@ const (
 
 // Migrate brings the database to the newest schema. Several at once are fine: one works, the others wait for
 // it and find nothing to do.
-func Migrate(ctx context.Context, dsn string) error {
+//
+// What a migration changes is in use meanwhile. It waits for locks for moments only, and lets through in between who
+// waits behind it: a long snapshot, such as that of `seenby verify`, delays the migration and nobody else.
+func Migrate(ctx context.Context, dsn string) error { return migrate(ctx, dsn, migrations.FS) }
+
+const (
+	// migrateLockWait is less than PostgreSQL's deadlock_timeout (1 s): in a deadlock the migration gives way.
+	migrateLockWait = 300 * time.Millisecond
+	migrateAgain    = time.Second
+)
+
+func migrate(ctx context.Context, dsn string, files fs.FS) error {
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return badURL(err)
 	}
+	cfg.RuntimeParams["lock_timeout"] = millis(migrateLockWait)
 	db := stdlib.OpenDB(*cfg)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	locker, err := lock.NewPostgresSessionLocker(
@@ -40,15 +52,29 @@ func Migrate(ctx context.Context, dsn string) error {
 	if err != nil {
 		return fmt.Errorf("make the lock of migrations: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files,
 		goose.WithSessionLocker(locker), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return Classify(fmt.Errorf("migrate: %w", err))
+	for {
+		_, err := provider.Up(ctx)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("migrate: %w", err)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != "55P03" /* lock_not_available */ && refused.Code != "40P01" /* deadlock_detected */ {
+			return Classify(err)
+		}
+		timer := time.NewTimer(migrateAgain)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return Classify(err)
+		case <-timer.C:
+		}
 	}
-	return nil
 }
 
 var schemaVersionSQL = projections.SQL("postgres.schema_version", `

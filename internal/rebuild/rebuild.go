@@ -92,7 +92,7 @@ func Run(ctx context.Context, deps Deps, p projections.Projection, opts Options)
 	var result Result
 	err := exclusively(ctx, deps, p.Name(), func(ctx context.Context) (err error) {
 		r := &run{deps: deps, opts: opts}
-		if r.row, err = begin(ctx, deps, p); err != nil {
+		if r.row, err = begin(ctx, deps, p, opts); err != nil {
 			return err
 		}
 		r.model = projections.ReadModel{Projection: p, Version: r.row.Version}

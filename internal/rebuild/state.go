@@ -87,7 +87,7 @@ VALUES (@projection, @version, @fold_version, false)`)
 )
 
 // begin makes a rebuild, with its version's tables, or takes over the unfinished one.
-func begin(ctx context.Context, deps Deps, p projections.Projection) (row Row, err error) {
+func begin(ctx context.Context, deps Deps, p projections.Projection, opts Options) (row Row, err error) {
 	args := pgx.NamedArgs{"projection": p.Name(), "fold_version": p.FoldVersion(), "now": deps.Now()}
 	err = deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 		var live int
@@ -98,16 +98,17 @@ func begin(ctx context.Context, deps Deps, p projections.Projection) (row Row, e
 			return fmt.Errorf("lock the read model of %s: %w", p.Name(), err)
 		}
 		found, unfinished, err := one(tx.Query(ctx, unfinishedSQL, args))
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case unfinished && found.FoldVersion != p.FoldVersion():
-			return domain.Errorf(domain.CodeConflict, "version %d of %s is being made by a program with fold version %d, and this one has %d: go on with that program, or give it up with `seenby rebuild --cancel %s`",
-				found.Version, p.Name(), found.FoldVersion, p.FoldVersion(), p.Name())
-		case unfinished && found.FromVersion != live:
-			return domain.Errorf(domain.CodeConflict, "version %d of %s was to take the place of version %d, and %d is live now: give it up with `seenby rebuild --cancel %s`",
-				found.Version, p.Name(), found.FromVersion, live, p.Name())
-		case unfinished:
+		}
+		versions, err := projections.Versions(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := refusal(p, opts, versions, found, unfinished); err != nil {
+			return err
+		}
+		if unfinished {
 			args["id"] = found.ID
 			if _, err := tx.Exec(ctx, takeOverSQL, args); err != nil {
 				return fmt.Errorf("take over a rebuild: %w", err)
@@ -122,16 +123,29 @@ func begin(ctx context.Context, deps Deps, p projections.Projection) (row Row, e
 	return row, err
 }
 
-func create(ctx context.Context, tx projections.Tx, p projections.Projection, live int, args pgx.NamedArgs) (Row, error) {
-	versions, err := projections.Versions(ctx, tx)
-	if err != nil {
-		return Row{}, err
-	}
+// refusal tells why what stands keeps a rebuild from being begun or gone on with.
+func refusal(p projections.Projection, opts Options, versions []projections.VersionRow, found Row, unfinished bool) error {
 	for _, v := range versions {
-		if v.Projection == p.Name() && !v.Live {
-			return Row{}, domain.Errorf(domain.CodeConflict, "version %d of %s is still kept beside the live one: drop it first with `seenby rebuild --drop-old %s`", v.Version, p.Name(), p.Name())
+		switch {
+		case v.Projection != p.Name():
+		case v.Live && v.FoldVersion > p.FoldVersion() && opts.AcceptDifferences == "":
+			return domain.Errorf(domain.CodeConflict, "the live version %d of %s has fold version %d, and this program's is %d, an older one: use the program that has %d. To go back, use --rollback while the older version is kept, or else this command with --accept-differences and your name",
+				v.Version, p.Name(), v.FoldVersion, p.FoldVersion(), v.FoldVersion)
+		case v.Live && unfinished && found.FromVersion != v.Version:
+			return domain.Errorf(domain.CodeConflict, "version %d of %s was to take the place of version %d, and %d is live now: give it up with `seenby rebuild --cancel %s`",
+				found.Version, p.Name(), found.FromVersion, v.Version, p.Name())
+		case !v.Live && !unfinished:
+			return domain.Errorf(domain.CodeConflict, "version %d of %s is still kept beside the live one: drop it first with `seenby rebuild --drop-old %s`", v.Version, p.Name(), p.Name())
 		}
 	}
+	if unfinished && found.FoldVersion != p.FoldVersion() {
+		return domain.Errorf(domain.CodeConflict, "version %d of %s is being made by a program with fold version %d, and this one has %d: go on with that program, or give it up with `seenby rebuild --cancel %s`",
+			found.Version, p.Name(), found.FoldVersion, p.FoldVersion(), p.Name())
+	}
+	return nil
+}
+
+func create(ctx context.Context, tx projections.Tx, p projections.Projection, live int, args pgx.NamedArgs) (Row, error) {
 	var next int
 	if err := tx.QueryRow(ctx, nextVersionSQL, args).Scan(&next); err != nil {
 		return Row{}, fmt.Errorf("choose a version: %w", err)

@@ -17,12 +17,36 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = @schema AND c.relname = @table`)
 
+// A newer program's migration may have added tables that this program does not know.
+var tablesSQL = projections.SQL("rebuild.tables", `
+SELECT c.relname
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = @schema AND c.relkind = 'r'
+ORDER BY c.relname`)
+
+func tablesOf(ctx context.Context, q projections.Querier, m projections.ReadModel) ([]string, error) {
+	rows, err := q.Query(ctx, tablesSQL, pgx.NamedArgs{"schema": m.Schema()})
+	if err != nil {
+		return nil, fmt.Errorf("read the tables of %s: %w", m, err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read the tables of %s: %w", m, err)
+	}
+	return tables, nil
+}
+
 // cloneTables makes a version's schema with the tables of another one, without rows, keys and indexes.
 func cloneTables(ctx context.Context, tx projections.Tx, from, to projections.ReadModel) error {
 	if _, err := tx.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{to.Schema()}.Sanitize()); err != nil {
 		return fmt.Errorf("make the schema of %s: %w", to, err)
 	}
-	for _, table := range to.Tables() {
+	tables, err := tablesOf(ctx, tx, from)
+	if err != nil {
+		return err
+	}
+	for _, table := range tables {
 		sql := fmt.Sprintf("CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING INDEXES)", qualified(to, table), qualified(from, table))
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("make the table %s of %s: %w", table, to, err)
