@@ -173,12 +173,14 @@ func (r *run) pause(pause bool) {
 	}
 }
 
-// mayGoOn waits while an operator wants a pause, and while the live read models are too far behind.
+// mayGoOn waits while an operator wants a pause, and while the live read models are too far behind, but not where they, or
+// readers, may wait for this process.
 func (r *run) mayGoOn(ctx context.Context) error {
-	if !r.holding.Load() {
-		if err := r.unpaused(ctx); err != nil {
-			return err
-		}
+	if r.holding.Load() || r.handsOver.Load() {
+		return nil
+	}
+	if err := r.unpaused(ctx); err != nil {
+		return err
 	}
 	return r.throttle.wait(ctx, r)
 }

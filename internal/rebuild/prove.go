@@ -40,8 +40,6 @@ func (r *run) prove(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			r.throttle.off.Store(true)
-			defer r.throttle.off.Store(false)
 			differences, err = r.compare(ctx, tx, at)
 			return err
 		})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,8 +14,6 @@ import (
 // throttle makes a rebuild wait while the live read models are behind, for as long as that helps them: where they do not
 // move either, they are not behind because of us.
 type throttle struct {
-	off atomic.Bool // while the live version waits for us
-
 	mu    sync.Mutex
 	asked time.Time
 	asOf  time.Time // of the live read model that is furthest behind
@@ -42,7 +39,7 @@ FROM (
 
 // wait returns at once unless the live read models are behind and moving.
 func (t *throttle) wait(ctx context.Context, r *run) error {
-	if r.opts.LagMax == 0 || t.off.Load() {
+	if r.opts.LagMax == 0 {
 		return nil
 	}
 	waiting := false
