@@ -229,7 +229,7 @@ func checksums(ctx context.Context, q projections.Querier, m projections.ReadMod
 	if err != nil {
 		return err
 	}
-	rows, err := q.Query(ctx, fmt.Sprintf(`SELECT %s AS bucket, count(*), bit_xor(hash_record_extended(t, $1)) FROM %s t GROUP BY bucket`,
+	rows, err := q.Query(ctx, fmt.Sprintf(`SELECT %s, count(*), bit_xor(hash_record_extended(t, $1)) FROM %s t GROUP BY 1`,
 		bucket(key), qualified(m, table)), seed)
 	if err != nil {
 		return fmt.Errorf("checksums of %s of %s: %w", table, m, err)
