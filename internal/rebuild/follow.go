@@ -81,15 +81,15 @@ func (r *run) checkLive(ctx context.Context) error {
 	if !r.row.Proven {
 		return nil
 	}
-	_, ends, err := r.bounds(ctx)
-	if err != nil {
-		return err
-	}
 	var rows []projections.PositionRow
 	if err := r.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
 		rows, err = projections.PositionsOf(ctx, q, r.live)
 		return err
 	}); err != nil {
+		return err
+	}
+	_, ends, err := r.bounds(ctx) // after the positions, which go on moving
+	if err != nil {
 		return err
 	}
 	for _, row := range rows {
