@@ -125,22 +125,29 @@ func begin(ctx context.Context, deps Deps, p projections.Projection, opts Option
 
 // refusal tells why what stands keeps a rebuild from being begun or gone on with.
 func refusal(p projections.Projection, opts Options, versions []projections.VersionRow, found Row, unfinished bool) error {
+	var live projections.VersionRow
+	kept := 0
 	for _, v := range versions {
 		switch {
 		case v.Projection != p.Name():
-		case v.Live && v.FoldVersion > p.FoldVersion() && opts.AcceptDifferences == "":
-			return domain.Errorf(domain.CodeConflict, "the live version %d of %s has fold version %d, and this program's is %d, an older one: use the program that has %d. To go back, use --rollback while the older version is kept, or else this command with --accept-differences and your name",
-				v.Version, p.Name(), v.FoldVersion, p.FoldVersion(), v.FoldVersion)
-		case v.Live && unfinished && found.FromVersion != v.Version:
-			return domain.Errorf(domain.CodeConflict, "version %d of %s was to take the place of version %d, and %d is live now: give it up with `seenby rebuild --cancel %s`",
-				found.Version, p.Name(), found.FromVersion, v.Version, p.Name())
-		case !v.Live && !unfinished:
-			return domain.Errorf(domain.CodeConflict, "version %d of %s is still kept beside the live one: drop it first with `seenby rebuild --drop-old %s`", v.Version, p.Name(), p.Name())
+		case v.Live:
+			live = v
+		case !unfinished || v.Version != found.Version:
+			kept = v.Version
 		}
 	}
-	if unfinished && found.FoldVersion != p.FoldVersion() {
+	switch {
+	case live.FoldVersion > p.FoldVersion() && opts.AcceptDifferences == "":
+		return domain.Errorf(domain.CodeConflict, "the live version %d of %s has fold version %d, and this program's is %d, an older one: use the program that has %d. To go back, use --rollback while the older version is kept, or else this command with --accept-differences and your name",
+			live.Version, p.Name(), live.FoldVersion, p.FoldVersion(), live.FoldVersion)
+	case unfinished && found.FoldVersion != p.FoldVersion():
 		return domain.Errorf(domain.CodeConflict, "version %d of %s is being made by a program with fold version %d, and this one has %d: go on with that program, or give it up with `seenby rebuild --cancel %s`",
 			found.Version, p.Name(), found.FoldVersion, p.FoldVersion(), p.Name())
+	case unfinished && found.FromVersion != live.Version:
+		return domain.Errorf(domain.CodeConflict, "version %d of %s was to take the place of version %d, and %d is live now: give it up with `seenby rebuild --cancel %s`",
+			found.Version, p.Name(), found.FromVersion, live.Version, p.Name())
+	case kept != 0:
+		return domain.Errorf(domain.CodeConflict, "version %d of %s is still kept beside the live one: drop it first with `seenby rebuild --drop-old %s`", kept, p.Name(), p.Name())
 	}
 	return nil
 }
