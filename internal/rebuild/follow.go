@@ -98,7 +98,7 @@ func (r *run) checkLive(ctx context.Context) error {
 		case i < 0 && row.NextOffset > 0:
 			return domain.Errorf(domain.CodeDataLoss, "the topic %s is not the one that %s was made from: it was made anew; restore the topic, or the database to a time that fits it. The live version is untouched", row.Topic, r.live)
 		case i >= 0 && row.NextOffset > ends[i].NextOffset:
-			return domain.Errorf(domain.CodeDataLoss, "%s/%d ends at %d, and %s has read it to %d: the log has lost what the live version holds, which is untouched; do not rebuild from it",
+			return domain.Errorf(domain.CodeDataLoss, "%s/%d ends at %d, and %s has read it to %d: the log has lost what that one holds; do not rebuild from it, the live version is untouched",
 				row.Topic, row.Partition, ends[i].NextOffset, r.live, row.NextOffset)
 		}
 	}
