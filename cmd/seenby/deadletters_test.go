@@ -327,7 +327,7 @@ func TestDataThatOnlyPostgresRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	if _, err := conn.Exec(t.Context(), "ALTER TABLE posts ADD CONSTRAINT posts_of_a_test CHECK (post <> 'refused')"); err != nil {
+	if _, err := conn.Exec(t.Context(), "ALTER TABLE posts_v1.posts ADD CONSTRAINT posts_of_a_test CHECK (post <> 'refused')"); err != nil {
 		t.Fatal(err)
 	}
 	partition := eventlog.PartitionOf(domain.PostKey{Tenant: demoTenant, Post: "refused"}.Key(), 12)

@@ -75,9 +75,9 @@ func statementTimeout(ctx context.Context, w *world, random *rand.Rand) error {
 func fillDisk(ctx context.Context, w *world, random *rand.Rand) error {
 	err := w.sql(ctx,
 		"CREATE TABLESPACE small LOCATION '"+testenv.SmallDisk+"'",
-		"ALTER TABLE unique_views SET TABLESPACE small",
-		"ALTER INDEX unique_views_pkey SET TABLESPACE small",
-		"ALTER TABLE impressions SET TABLESPACE small",
+		"ALTER TABLE uniqueviews_v1.unique_views SET TABLESPACE small",
+		"ALTER INDEX uniqueviews_v1.unique_views_pkey SET TABLESPACE small",
+		"ALTER TABLE impressions_v1.impressions SET TABLESPACE small",
 		"CREATE TABLE filler (n text) TABLESPACE small")
 	if err != nil {
 		return err
@@ -101,9 +101,9 @@ func fillDisk(ctx context.Context, w *world, random *rand.Rand) error {
 	sleep(ctx, between(random, 5*time.Second, 10*time.Second))
 	return w.sql(ctx,
 		"DROP TABLE filler",
-		"ALTER TABLE unique_views SET TABLESPACE pg_default",
-		"ALTER INDEX unique_views_pkey SET TABLESPACE pg_default",
-		"ALTER TABLE impressions SET TABLESPACE pg_default",
+		"ALTER TABLE uniqueviews_v1.unique_views SET TABLESPACE pg_default",
+		"ALTER INDEX uniqueviews_v1.unique_views_pkey SET TABLESPACE pg_default",
+		"ALTER TABLE impressions_v1.impressions SET TABLESPACE pg_default",
 		"DROP TABLESPACE small",
 		"CHECKPOINT") // from here on a recovery needs nothing of the small disk, which is empty after a restart
 }
