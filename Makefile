@@ -13,6 +13,7 @@ BENCH ?= .
 SEEDS ?= 10000
 MINUTES ?= 30
 RATE ?= 400
+VERDICTS ?= 1000000,5000000,20000000,50000000
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 RELEASED := topics/testdata/released.binpb
 
@@ -46,6 +47,11 @@ test-faults: $(if $(KIND)$(SEED),,test-schedules) ## those schedules, then break
 .PHONY: bench
 bench: ## run the benchmarks; BENCH is a pattern
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
+
+.PHONY: bench-rebuild
+bench-rebuild: ## rebuild from VERDICTS (1000000,5000000) beside what bounds it; how fresh counts are meanwhile
+	SEENBY_BENCH_VERDICTS=$(VERDICTS) $(GO) test ./cmd/seenby -run '^$$' -bench '^BenchmarkRebuild$$' -benchtime 1x -timeout 3h
+	$(GO) test ./cmd/seenby -run '^$$' -bench '^BenchmarkRebuildFreshness$$' -benchtime 1x -timeout 1h
 
 .PHONY: fmt
 fmt: ## format all Go files
