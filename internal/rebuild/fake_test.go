@@ -26,6 +26,7 @@ import (
 	"seenby/projections/people"
 	"seenby/projections/posts"
 	"seenby/projections/projectiontest"
+	"seenby/projections/timeseries"
 	"seenby/projections/uniqueviews"
 )
 
@@ -40,6 +41,7 @@ var kinds = []struct {
 	{impressions.Projection{}, projectiontest.Verdicts},
 	{uniqueviews.Projection{}, projectiontest.Verdicts},
 	{people.Projection{}, projectiontest.People},
+	{timeseries.Projection{}, projectiontest.Verdicts},
 }
 
 // fakeLog is a log in memory, as rebuilds read it.
@@ -485,5 +487,14 @@ func eventually(t *testing.T, what string, cond func() bool) {
 		case <-limit:
 			t.Fatalf("waited in vain for %s", what)
 		}
+	}
+}
+
+// counted makes up a verdict of a view that counts.
+func counted(l *projectiontest.Log) domain.Verdict {
+	n := l.Rand.IntN(1000)
+	return domain.Verdict{
+		Viewer: domain.PersonRef{Tenant: "demo", Person: projectiontest.Person(fmt.Sprintf("viewer%d", n))},
+		Post:   domain.PostID(fmt.Sprintf("p%d", n%7)), ViewedAt: projectiontest.Start,
 	}
 }

@@ -24,6 +24,8 @@ var changes = map[string]string{
 	"audience_members":   `added_at = added_at + interval '1 second'`,
 	"impressions":        `impressions = impressions + 1`,
 	"unique_views":       `views = views + 1`,
+	"timeseries_posts":   `views = views + 1`,
+	"timeseries_tenants": `views = views + 1`,
 	"unique_view_counts": `unique_viewers = unique_viewers + 1`,
 	"people":             `id = CASE WHEN erased_at IS NULL THEN COALESCE(id, '') || 'x' END, erased_at = erased_at + interval '1 second'`,
 }
