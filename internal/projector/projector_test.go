@@ -361,3 +361,33 @@ func TestRetriesWithABoundedPause(t *testing.T) {
 		}
 	})
 }
+
+// TestADroppedVersionIsLeftQuietly: whose positions are gone with their version stops reading, and neither fails nor tries
+// again and again until it is told.
+func TestADroppedVersionIsLeftQuietly(t *testing.T) {
+	d, log := open(t), newLog()
+	source := log.source(part0, part1)
+	var retries atomic.Int64
+	p := projector.New(tallies, source, d, small, slog.New(slog.DiscardHandler), time.Now, projector.Hooks{Retrying: func(error) { retries.Add(1) }})
+	stop := start(t, p)
+	log.count(part0, "p", 3)
+	d.waitTally(t, "p", 3)
+	d.exec(t, `BEGIN;
+		INSERT INTO read_model_versions (projection, version, fold_version, followed) VALUES ('tally', 2, 1, true);
+		UPDATE read_models SET live_version = 2 WHERE projection = 'tally';
+		DELETE FROM positions WHERE projection = 'tally';
+		DELETE FROM read_model_versions WHERE projection = 'tally' AND version = 1;
+		DROP SCHEMA tally_v1 CASCADE;
+		COMMIT`)
+	log.count(part0, "p", 1)
+	log.count(part1, "p", 1)
+	wait(t, func() bool { return source.reading() == 0 })
+	log.count(part0, "p", 1)
+	wait(t, func() bool { return p.Status().Err == nil })
+	if n := retries.Load(); n > 2 {
+		t.Errorf("it tried %d times again", n)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("it failed: %v", err)
+	}
+}
