@@ -36,7 +36,14 @@ func TestRebuildKilled(t *testing.T) {
 		in.command("rebuild", "--drop-old", c.projection)
 	}
 	in.killedRebuild(conn, "people", "prove")
-	in.says(exitOK, []string{"being made", "stopped: prove", "its process has ended"}, "rebuild", "--list")
+	eventually(t, 30*time.Second, "the list to miss the process", func() error {
+		for _, text := range []string{"being made", "stopped: prove", "its process has ended"} {
+			if out := in.command("rebuild", "--list"); !strings.Contains(out, text) {
+				return fmt.Errorf("it says nothing of %q:\n%s", text, out)
+			}
+		}
+		return nil
+	})
 	in.says(exitOK, []string{"is given up"}, "rebuild", "--cancel", "people")
 	if out := in.command("rebuild", "--list"); strings.Contains(out, "being made") {
 		t.Errorf("it is left:\n%s", out)
