@@ -148,7 +148,7 @@ CREATE TABLE rebuilds (
 );
 CREATE UNIQUE INDEX rebuilds_unfinished_key ON rebuilds (projection) WHERE outcome = '';
 COMMENT ON TABLE rebuilds IS 'Owner: rebuild. Every rebuild there was, and how far the unfinished ones are. Not rebuildable: it is a history.';
-COMMENT ON COLUMN rebuilds.proven IS 'To be compared with the live version before the swap; false where that was empty when the rebuild began.';
+COMMENT ON COLUMN rebuilds.proven IS 'To be compared with the live version before the swap; false where that was empty when the rebuild began, never complete, or standing still.';
 COMMENT ON COLUMN rebuilds.run IS 'Counts the processes that worked on it: one whose number is no longer this one writes nothing.';
 COMMENT ON COLUMN rebuilds.reason IS 'Why the last process stopped; empty: it did not, or it is through.';
 COMMENT ON COLUMN rebuilds.accepted_by IS 'Who accepted the differences; empty: there was nothing to accept.';

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -52,10 +53,19 @@ func (c rebuildCommand) Run(env *environment) error {
 	if c.List {
 		return env.listRebuilds(deps, c.JSON)
 	}
+	var failed []string
 	for _, p := range chosen {
-		if err := c.one(env, deps, p); err != nil {
+		err := c.one(env, deps, p)
+		if err != nil && (len(chosen) == 1 || env.ctx.Err() != nil) {
 			return err
 		}
+		if err != nil { // the others need not wait for it
+			fmt.Fprintf(env.stderr, "seenby: %s: %v\n", p.Name(), err)
+			failed = append(failed, p.Name())
+		}
+	}
+	if len(failed) > 0 {
+		return domain.Errorf(domain.CodeConflict, "%d of %d could not be done: %s. Why stands above; name each alone to do it again", len(failed), len(chosen), strings.Join(failed, ", "))
 	}
 	return nil
 }

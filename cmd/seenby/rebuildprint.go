@@ -71,8 +71,10 @@ func rebuildLine(g rebuild.Progress, bar bool) string {
 func (env *environment) printRebuilt(r *rebuild.Result) {
 	proof := "both versions said the same"
 	switch {
+	case !r.Proven && r.AcceptedBy != "":
+		proof = "the live version stood still, and that nothing was compared was accepted"
 	case !r.Proven:
-		proof = "the live version was empty, so there was nothing to compare with"
+		proof = "the live version was never complete, so there was nothing to compare with"
 	case r.Differences > 0:
 		proof = fmt.Sprintf("%s rows differed, which was accepted", grouped(r.Differences))
 	}
@@ -97,6 +99,8 @@ func (env *environment) printHistory(rows []rebuild.Row) {
 	for _, r := range rows {
 		state, why := r.Outcome, ""
 		switch {
+		case r.AcceptedBy != "" && !r.Proven:
+			why = "nothing was compared, accepted by " + r.AcceptedBy
 		case r.AcceptedBy != "":
 			why = fmt.Sprintf("%s differing rows, accepted by %s", grouped(r.Differences), r.AcceptedBy)
 		case r.Outcome == "" && r.Wanted == rebuild.WantedPause:

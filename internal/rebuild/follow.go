@@ -218,7 +218,7 @@ func (f *follower) write(ctx context.Context, next []domain.Position) error {
 		if len(work.Moves) == 0 {
 			break
 		}
-		work.ParkedAt, work.LettersMax, work.Given = f.run.deps.Now(), lettersMax, f.given
+		work.ParkedAt, work.LettersMax, work.Given = f.run.deps.Now(), f.run.lettersMax(), f.given
 		err := f.run.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 			done, err := projections.Write(ctx, tx, f.run.model, work)
 			if err != nil {
@@ -255,8 +255,14 @@ func (f *follower) write(ctx context.Context, next []domain.Position) error {
 	return nil
 }
 
-// lettersMax is far beyond what the live version may have parked: what it holds, the new one may too.
-const lettersMax = 1 << 20
+// lettersMax is how many events may be parked: where there is a live version to compare with, what it holds, far beyond
+// which this is; else as many as the live version might have, as a projector's LettersMax.
+func (r *run) lettersMax() int64 {
+	if r.row.Proven {
+		return 1 << 20
+	}
+	return 1000
+}
 
 // checkParked refuses what the new version parks and the live one has applied: the program understands less than the one
 // that folded it.

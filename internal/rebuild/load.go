@@ -120,8 +120,8 @@ func (s *shard) add(ctx context.Context, load projections.BulkLoad, records []do
 			good = append(good, r)
 		}
 	}
-	if len(s.letters) > lettersMax {
-		return domain.Errorf(domain.CodeTooLarge, "more than %d events cannot be applied: this is a wrong program, and no stray event", lettersMax)
+	if most := s.run.lettersMax(); int64(len(s.letters)) > most {
+		return domain.Errorf(domain.CodeTooLarge, "more than %d events cannot be applied: this is a wrong program, and no stray event", most)
 	}
 	if err := load.Add(good); err != nil {
 		return err

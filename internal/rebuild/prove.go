@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -17,14 +16,14 @@ import (
 // prove compares the new version with the live one at one vector of positions.
 func (r *run) prove(ctx context.Context) error {
 	if !r.row.Proven {
-		r.tell(func(p *Progress) { p.Detail = "nothing to compare with: the live version was empty" })
+		r.tell(func(p *Progress) { p.Detail = "nothing to compare with" })
 		return nil
 	}
 	// An earlier process may have come this far, long ago: what is left is not read while the live version is held.
 	if err := r.catchUp(ctx); err != nil {
 		return err
 	}
-	if err := r.waitForLive(ctx); err != nil {
+	if comparable, err := r.waitForLive(ctx); err != nil || !comparable {
 		return err
 	}
 	if err := r.unpaused(ctx); err != nil {
@@ -134,35 +133,6 @@ func (u *Unequal) Unwrap() error {
 func (r *run) compacted() bool {
 	return slices.ContainsFunc(r.model.Topics(), func(t domain.Topic) bool { return t == domain.TopicBodies || t == domain.TopicPeople })
 }
-
-// waitForLive waits until the live version has passed the new one everywhere: only then is there a vector that both can
-// stand at.
-func (r *run) waitForLive(ctx context.Context) error {
-	for {
-		var behind int64
-		if err := r.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
-			at, err := projections.PositionsOf(ctx, q, r.model)
-			if err != nil {
-				return err
-			}
-			behind, err = behindOf(ctx, q, r.live, at)
-			return err
-		}); err != nil {
-			return err
-		}
-		if behind == 0 {
-			return nil
-		}
-		r.tell(func(p *Progress) {
-			p.Detail = fmt.Sprintf("waiting for the live version, which is %d events behind", behind)
-		})
-		if err := waitOrEnd(ctx, pollLive); err != nil {
-			return err
-		}
-	}
-}
-
-const pollLive = 100 * time.Millisecond
 
 // compare compares the live version, as q sees it at a vector, with the new one, which is brought exactly there.
 func (r *run) compare(ctx context.Context, live projections.Querier, at []projections.PositionRow) ([]Difference, error) {

@@ -119,6 +119,7 @@ type Result struct {
 	Events      int64
 	Proven      bool          // compared with the live version
 	Differences int64         // accepted
+	AcceptedBy  string        // empty: there was nothing to accept
 	Locked      time.Duration // how long readers may have waited for the swap
 	Took        []Took        // this process's phases
 }

@@ -58,7 +58,7 @@ func (r *run) swap(ctx context.Context) (Result, error) {
 	_ = waitOrEnd(ctx, r.deps.handOver())
 	return Result{
 		Projection: r.model.Name(), Version: r.model.Version, Previous: r.live.Version, Events: r.eventsDone(), Proven: r.row.Proven,
-		Differences: r.row.Differences, Locked: locked,
+		Differences: r.row.Differences, AcceptedBy: r.row.AcceptedBy, Locked: locked,
 	}, nil
 }
 
