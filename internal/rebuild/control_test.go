@@ -20,24 +20,37 @@ import (
 // phases are those in which a rebuild is stopped in tests.
 var phases = []Phase{PhaseLoad, PhaseKeys, PhaseCatchUp, PhaseProve, PhaseSwap}
 
-// atPhase is a rebuild that stands still as it enters a phase, until it is let go.
+// atPhase is a rebuild that stands still before the first statement of a phase, until it is let go. It goes on to write
+// its progress down.
 type atPhase struct {
 	reached, goOn chan struct{}
-	once          sync.Once
-	then          atomic.Value // func(Progress): called from then on
+	stood, paused atomic.Bool
 }
 
 func (w *world) standAt(phase Phase) *atPhase {
 	at := &atPhase{reached: make(chan struct{}), goOn: make(chan struct{})}
-	w.watch(func(g Progress) {
-		if g.Phase == phase {
-			at.once.Do(func() { close(at.reached); <-at.goOn })
+	stand := func() {
+		if at.stood.CompareAndSwap(false, true) {
+			close(at.reached)
+			<-at.goOn
 		}
-		if then, ok := at.then.Load().(func(Progress)); ok {
-			then(g)
+	}
+	w.watch(func(g Progress) {
+		at.paused.Store(g.Paused)
+		if g.Phase == phase {
+			w.store.before.CompareAndSwap(nil, &stand)
 		}
 	})
+	w.t.Cleanup(at.letGo)
 	return at
+}
+
+func (at *atPhase) letGo() {
+	select {
+	case <-at.goOn:
+	default:
+		close(at.goOn)
+	}
 }
 
 // started is a rebuild that runs beside the test.
@@ -89,11 +102,12 @@ func (w *world) stopAt(phase Phase) {
 	s := w.start(ctx)
 	<-at.reached
 	cancel()
-	close(at.goOn)
+	at.letGo()
 	if err := s.wait(w.t); !errors.Is(err, context.Canceled) {
 		w.t.Fatalf("stopped in %s: %v", phase, err)
 	}
 	w.watch(nil)
+	w.store.before.Store(nil)
 	if row := w.unfinished(); row.Phase != phase || row.Reason != "interrupted" || row.Working(time.Now()) {
 		w.t.Fatalf("stopped in %s: %+v", phase, row)
 	}
@@ -152,12 +166,8 @@ func TestToldInEachPhase(t *testing.T) {
 			if err := Want(t.Context(), w.deps, w.p.Name(), WantedPause); err != nil {
 				t.Fatal(err)
 			}
-			was := w.unfinished()
-			eventually(t, "it to be told", func() bool { return w.unfinished().UpdatedAt.After(was.UpdatedAt) })
-			var paused atomic.Bool
-			at.then.Store(func(g Progress) { paused.Store(g.Paused) })
-			close(at.goOn)
-			eventually(t, "the pause", paused.Load)
+			eventually(t, "the pause", at.paused.Load)
+			at.letGo()
 			w.standsStill()
 			if err := Want(t.Context(), w.deps, w.p.Name(), WantedRun); err != nil {
 				t.Fatal(err)
@@ -197,7 +207,7 @@ func TestCancelledByAnother(t *testing.T) {
 			go func() { cancelled <- Cancel(t.Context(), w.deps, w.p) }()
 			eventually(t, "the command to say so", func() bool { return w.unfinished().Wanted == WantedCancel })
 			held := w.hold("positions", "projection = 'people' AND version = 1") // it cannot be through before it is told
-			close(at.goOn)
+			at.letGo()
 			wants(t, s.wait(t), domain.CodeConflict, "was cancelled", "version 2 is dropped")
 			held()
 			if err := <-cancelled; err != nil {
@@ -234,7 +244,7 @@ func TestCancelComesTooLate(t *testing.T) {
 	deps := w.deps
 	deps.Store = watched
 	watched.arm(3, func(bool) error { // it has told the rebuild; the rebuild does not see it before it is through
-		close(at.goOn)
+		at.letGo()
 		eventually(t, "the swap", func() bool { return w.live() == 2 })
 		return nil
 	})
@@ -259,7 +269,7 @@ func TestTakenOver(t *testing.T) {
 			<-at.reached
 			w.exec(`UPDATE rebuilds SET run = run + 1 WHERE outcome = ''`)
 			before := w.dump(2)
-			close(at.goOn)
+			at.letGo()
 			wants(t, s.wait(t), domain.CodeConflict, "another process has taken the rebuild over")
 			if after := w.dump(2); after != before || w.live() != 1 {
 				t.Errorf("it wrote on, live is %d:\n%s", w.live(), after)
@@ -281,7 +291,7 @@ func TestTheLockIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.cut()
-	close(at.goOn)
+	at.letGo()
 	if err := s.wait(t); domain.CodeOf(err) != domain.CodeUnavailable {
 		t.Errorf("it ended with %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,6 +156,13 @@ type fakeStore struct {
 	mu     sync.Mutex
 	left   int                        // until the step that is struck; 0: none is
 	strike func(committed bool) error // nil: the step is done all the same
+	before atomic.Pointer[func()]     // called before each statement but that of the progress; may wait
+}
+
+func (s *fakeStore) wait(sql string) {
+	if before := s.before.Load(); before != nil && sql != progressSQL {
+		(*before)()
+	}
 }
 
 // step is one step; committed: it is one after a commit.
@@ -194,6 +202,7 @@ func (s *fakeStore) InTx(ctx context.Context, f func(context.Context, projection
 }
 
 func (s *fakeStore) Snapshot(ctx context.Context, f func(context.Context, projections.Querier) error) error {
+	s.wait("")
 	if err := s.step(false); err != nil {
 		return err
 	}
@@ -213,6 +222,7 @@ type struckTx struct {
 }
 
 func (t struckTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	t.store.wait(sql)
 	if err := t.store.step(false); err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -220,6 +230,7 @@ func (t struckTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Com
 }
 
 func (t struckTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	t.store.wait(sql)
 	if err := t.store.step(false); err != nil {
 		return nil, err
 	}
@@ -227,6 +238,7 @@ func (t struckTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows,
 }
 
 func (t struckTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	t.store.wait(sql)
 	if err := t.store.step(false); err != nil {
 		return failedRow{err}
 	}
