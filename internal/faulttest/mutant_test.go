@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +35,11 @@ func TestMutantsApply(t *testing.T) {
 		t.Errorf("only %d mutants", len(mutants))
 	}
 	seen := map[string]bool{}
-	for _, m := range mutants {
+	all := slices.Clone(mutants)
+	for _, m := range rebuildMutants {
+		all = append(all, m.mutant)
+	}
+	for _, m := range all {
 		if seen[m.name] || m.why == "" {
 			t.Errorf("%s is there twice, or says not why it matters", m.name)
 		}
@@ -112,6 +117,7 @@ func TestMutants(t *testing.T) {
 			fmt.Printf(row, m.name, c.seed, again, time.Since(begun).Seconds(), c.by)
 		}
 	}
+	survived += huntRebuilds(t, only, row)
 	fmt.Printf("%d survived\n", survived)
 }
 
@@ -128,7 +134,7 @@ type caught struct {
 // hunt builds the mutant's tests and runs schedules until one fails that also fails when it is run again: one that hung
 // on how goroutines took turns need not. Else it gives the last that failed; nil: none does.
 func (m mutant) hunt(ctx context.Context, dir string) (*caught, error) {
-	binary, err := m.build(ctx, dir)
+	binary, err := m.build(ctx, dir, ".")
 	if err != nil {
 		return nil, err
 	}
@@ -159,8 +165,8 @@ func (m mutant) hunt(ctx context.Context, dir string) (*caught, error) {
 	return c, nil
 }
 
-// build makes the test binary of this package over the mutant's files.
-func (m mutant) build(ctx context.Context, dir string) (string, error) {
+// build makes the test binary of a package, by its path from this one, over the mutant's files.
+func (m mutant) build(ctx context.Context, dir, of string) (string, error) {
 	files, err := m.apply()
 	if err != nil {
 		return "", err
@@ -184,7 +190,7 @@ func (m mutant) build(ctx context.Context, dir string) (string, error) {
 	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
 		return "", err
 	}
-	out, failed, err := run(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlayFile, "-o", binary, ".")
+	out, failed, err := run(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlayFile, "-o", binary, of)
 	if failed {
 		err = fmt.Errorf("it does not compile:\n%s", out)
 	}

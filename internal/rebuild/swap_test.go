@@ -137,6 +137,10 @@ func (w *world) readsCounts(ctx context.Context, reads *atomic.Int64) {
 		var counted, counts, sum int64
 		var at time.Time
 		err := w.store.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
+			var n int // something else first: what is read next must still belong to this snapshot
+			if err := q.QueryRow(ctx, `SELECT count(*) FROM posts`).Scan(&n); err != nil {
+				return err
+			}
 			if err := q.QueryRow(ctx, `SELECT COALESCE(sum(impressions), 0)::bigint FROM impressions`).Scan(&counted); err != nil {
 				return err
 			}
