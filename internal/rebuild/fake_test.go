@@ -267,13 +267,17 @@ type world struct {
 // newWorld makes a database in which the first version has folded a whole log.
 func newWorld(t *testing.T, p projections.Projection, generate projectiontest.Generator) *world {
 	t.Helper()
+	return newWorldOn(t, testenv.PostgresWith(t, "seenby", postgres.Migrate).DSN, p, generate)
+}
+
+func newWorldOn(t *testing.T, dsn string, p projections.Projection, generate projectiontest.Generator) *world {
+	t.Helper()
 	seed := rand.Uint64() //nolint:gosec // no secret
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the log's seed is %d", seed)
 		}
 	})
-	dsn := testenv.PostgresWith(t, "seenby", postgres.Migrate).DSN
 	w := &world{
 		t: t, p: p, dsn: dsn, store: &fakeStore{Store: openStore(t, dsn)}, pool: projectiontest.Open(t, dsn).Pool,
 		log:  &fakeLog{log: projectiontest.NewLog(rand.New(rand.NewPCG(seed, 1))), given: map[domain.Position]bool{}, starts: map[domain.Partition]int64{}}, //nolint:gosec // repeatable

@@ -235,6 +235,9 @@ func (f *follower) write(ctx context.Context, next []domain.Position) error {
 				return err
 			}
 		case domain.CodeUnavailable:
+			if isFull(err) {
+				return err
+			}
 			if err := f.run.waitABit(ctx, err); err != nil {
 				return err
 			}

@@ -206,7 +206,7 @@ func (r *run) phases(ctx context.Context) (Result, error) {
 			return Result{}, domain.Errorf(domain.CodeInternal, "rebuild %d has ended", r.row.ID)
 		}
 		if err != nil {
-			return Result{}, fmt.Errorf("%s: %w", r.row.Phase, err)
+			return Result{}, fmt.Errorf("%s: %w", r.row.Phase, r.explain(ctx, err))
 		}
 		took = append(took, Took{phase, r.deps.Now().Sub(began)})
 		if next == PhaseDone {

@@ -202,6 +202,9 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 		case domain.CodePositionBehind:
 			hooks.say(fmt.Sprintf("waiting for version %d, which is %d events behind", to.Version, behind))
 		case domain.CodeUnavailable:
+			if isFull(err) {
+				return 0, err
+			}
 			hooks.say("waiting for readers or for PostgreSQL")
 			deps.Logger.DebugContext(ctx, "the swap is tried again", "projection", to.Name(), "version", to.Version, "err", err)
 		default:
