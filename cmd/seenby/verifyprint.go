@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/term"
+
 	"seenby/domain"
 	"seenby/internal/verify"
 )
@@ -301,6 +303,7 @@ func (t *table) print(w io.Writer) {
 // progressBar is a line on a terminal that says how far a command is. Elsewhere it says nothing.
 type progressBar struct {
 	w     io.Writer // nil: no terminal
+	wide  func() int
 	now   func() time.Time
 	since time.Time // when verdicts were begun
 	width int
@@ -308,9 +311,14 @@ type progressBar struct {
 
 func newProgressBar(w io.Writer, now func() time.Time) *progressBar {
 	b := &progressBar{now: now}
-	if f, ok := w.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			b.w = w
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		b.w = f
+		b.wide = func() int {
+			columns, _, err := term.GetSize(int(f.Fd()))
+			if err != nil {
+				return 0
+			}
+			return columns
 		}
 	}
 	return b
@@ -335,7 +343,11 @@ func (b *progressBar) verify(p verify.Progress) {
 	}
 }
 
+// print cuts what does not fit: a line that is broken could not be overwritten.
 func (b *progressBar) print(line string) {
+	if columns := b.wide(); columns > 1 {
+		line = line[:min(len(line), columns-1)]
+	}
 	fmt.Fprintf(b.w, "\r%-*s", b.width, line)
 	b.width = len(line)
 }

@@ -60,7 +60,7 @@ func TestProgressBar(t *testing.T) {
 	if out.Len() > 0 {
 		t.Errorf("printed %q where there is no terminal", &out)
 	}
-	bar.w = &out
+	bar.w, bar.wide = &out, func() int { return 0 }
 	bar.verify(verify.Progress{Rows: 12345})
 	bar.verify(verify.Progress{Of: 4000})
 	now = now.Add(2 * time.Second)
@@ -70,5 +70,11 @@ func TestProgressBar(t *testing.T) {
 	if len(lines) != 6 || lines[1] != "reading the tables: 12,345 rows" || lines[3] != "reading the log: 1,000 of 4,000 verdicts, 25 %, 500 a second, 6s left" ||
 		strings.TrimSpace(lines[4]) != "" || len(lines[4]) != len(lines[3]) {
 		t.Errorf("%q", lines)
+	}
+	out.Reset()
+	bar.wide = func() int { return 20 }
+	bar.verify(verify.Progress{Rows: 12345})
+	if strings.TrimSpace(out.String()) != "reading the tables:" {
+		t.Errorf("in 20 columns: %q", &out)
 	}
 }

@@ -55,6 +55,7 @@ func (r *run) swap(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	r.enter(PhaseDone)
+	r.tell(func(p *Progress) { p.Detail = "projectors take over" })
 	_ = waitOrEnd(ctx, r.deps.handOver())
 	return Result{
 		Projection: r.model.Name(), Version: r.model.Version, Previous: r.live.Version, Events: r.eventsDone(), Proven: r.row.Proven,
