@@ -141,9 +141,6 @@ func (w *world) readsCounts(ctx context.Context, reads *atomic.Int64) {
 			if err := q.QueryRow(ctx, `SELECT count(*) FROM posts`).Scan(&n); err != nil {
 				return err
 			}
-			if err := q.QueryRow(ctx, `SELECT COALESCE(sum(impressions), 0)::bigint FROM impressions`).Scan(&counted); err != nil {
-				return err
-			}
 			rows, err := projections.Positions(ctx, q)
 			if err != nil {
 				return err
@@ -152,8 +149,10 @@ func (w *world) readsCounts(ctx context.Context, reads *atomic.Int64) {
 				sum += row.NextOffset
 				counts += row.ViewNextOffset
 			}
-			at, err = projections.AsOf(ctx, q, w.p.Name())
-			return err
+			if at, err = projections.AsOf(ctx, q, w.p.Name()); err != nil {
+				return err
+			}
+			return q.QueryRow(ctx, `SELECT COALESCE(sum(impressions), 0)::bigint FROM impressions`).Scan(&counted)
 		})
 		switch {
 		case ctx.Err() != nil:
