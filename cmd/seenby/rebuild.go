@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -22,7 +23,7 @@ type rebuildCommand struct {
 	Projection string `arg:"" optional:"" name:"projection" help:"What to rebuild: posts, impressions, uniqueviews, people."`
 	All        bool   `help:"Rebuild all projections, one after the other."`
 
-	Memory            string        `help:"What the process may hold in memory; more is sorted in temporary files." default:"512MB"`
+	Memory            string        `help:"What the process may hold in memory, and after it PostgreSQL to build keys; more is sorted in temporary files." default:"512MB"`
 	TempDir           string        `help:"Where those are; the system's directory by default." placeholder:"DIR" type:"path" name:"temp-dir"`
 	LagMax            time.Duration `help:"Wait while the live read models are further behind than this and moving; 0: never." default:"2s" name:"lag-max"`
 	AcceptDifferences string        `help:"Swap though the versions differ; your name, for the history." placeholder:"WHO" name:"accept-differences"`
@@ -194,6 +195,11 @@ func (env *environment) rebuildDeps(dataDir string) (rebuild.Deps, func(), error
 
 // rebuildLog is Kafka for rebuilds.
 type rebuildLog struct{ *eventlog.Log }
+
+// ReadRanges implements rebuild.Log.
+func (l rebuildLog) ReadRanges(ctx context.Context, from, to []domain.Position, apply func([]domain.Record) error) error {
+	return l.ReadLongRanges(ctx, from, to, apply)
+}
 
 func (env *environment) listRebuilds(deps rebuild.Deps, asJSON bool) error {
 	l, err := rebuild.List(env.ctx, deps)

@@ -18,6 +18,16 @@ func Decode(topic domain.Topic, key, value []byte) (domain.Event, error) {
 	if value == nil {
 		return decodeTombstone(topic, key)
 	}
+	if topic == domain.TopicVerdicts {
+		if v, plain := plainVerdict(key, value); plain {
+			return v, nil
+		}
+	}
+	return decodeAny(topic, key, value)
+}
+
+// decodeAny reads every event there is.
+func decodeAny(topic domain.Topic, key, value []byte) (domain.Event, error) {
 	var m eventspb.Event
 	if err := proto.Unmarshal(value, &m); err != nil {
 		return nil, domain.Errorf(domain.CodeInvalid, "the value is no event").Because(err)

@@ -17,6 +17,8 @@ const (
 	// rangeBytesMax is what is fetched of a partition at a time: records take twenty times the room once they are
 	// unpacked, with all their headers, and two fetches of each of two readers are in memory.
 	rangeBytesMax = 128 << 10
+	// longRangeBytesMax is enough that a broker on the same machine is asked before its last answer is used up.
+	longRangeBytesMax = 512 << 10
 )
 
 // ReadRange is ReadRanges of one partition, up to the offset until.
@@ -29,7 +31,16 @@ func (l *Log) ReadRange(ctx context.Context, from domain.Position, until int64, 
 // returns when it has passed them all. The records are apply's own. Besides apply's error: CodeDataLoss where the log
 // does not hold both positions, CodeUnavailable after half a minute without a record.
 func (l *Log) ReadRanges(ctx context.Context, from, to []domain.Position, apply func([]domain.Record) error) error {
-	reader, err := l.newReader(kgo.FetchMaxPartitionBytes(rangeBytesMax))
+	return l.readRanges(ctx, rangeBytesMax, from, to, apply)
+}
+
+// ReadLongRanges is ReadRanges for who has memory: it fetches more at a time.
+func (l *Log) ReadLongRanges(ctx context.Context, from, to []domain.Position, apply func([]domain.Record) error) error {
+	return l.readRanges(ctx, longRangeBytesMax, from, to, apply)
+}
+
+func (l *Log) readRanges(ctx context.Context, bytesMax int32, from, to []domain.Position, apply func([]domain.Record) error) error {
+	reader, err := l.newReader(kgo.FetchMaxPartitionBytes(bytesMax))
 	if err != nil {
 		return err
 	}

@@ -149,12 +149,20 @@ func (x index) make(from, to projections.ReadModel) (string, error) {
 	return before + " ON " + to.Schema() + "." + after, nil
 }
 
-// alter runs a statement on the new version's tables in a transaction of its own, while the rebuild is this process's.
+var sortMemorySQL = projections.SQL("rebuild.sort_memory", `
+SELECT set_config('maintenance_work_mem',
+                  GREATEST(pg_size_bytes(current_setting('maintenance_work_mem')), @bytes::bigint) / 1024 || 'kB', true)`)
+
+// alter runs a statement on the new version's tables in a transaction of its own, while the rebuild is this process's. What
+// it sorts may take the memory that the load has given back.
 func (r *run) alter(ctx context.Context, sql string) error {
 	if err := r.mayGoOn(ctx); err != nil {
 		return err
 	}
 	return r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+		if _, err := tx.Exec(ctx, sortMemorySQL, pgx.NamedArgs{"bytes": r.opts.MemoryBytes}); err != nil {
+			return fmt.Errorf("allow memory for sorting: %w", err)
+		}
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
