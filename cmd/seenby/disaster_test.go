@@ -154,6 +154,9 @@ func TestRebuildAfterADisaster(t *testing.T) {
 				if serving {
 					in.serve(key, "api,gate,projector,keeper")
 				}
+				if plan := in.command("rebuild", "--all", "--dry-run"); strings.Count(plan, "Nothing was changed") != len(allProjections) || !strings.Contains(plan, " to read") {
+					t.Errorf("the plan:\n%s", plan)
+				}
 				out := in.command("rebuild", "--all", "--lag-max", "0")
 				t.Log(out)
 				if n := strings.Count(out, " is live: "); n != len(allProjections) {
@@ -180,5 +183,19 @@ func TestRebuildAfterADisaster(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRebuildAllGoesOn: one read model that is refused keeps no other from being rebuilt.
+func TestRebuildAllGoesOn(t *testing.T) {
+	in, _ := install(t)
+	in.command("rebuild", "people", "--lag-max", "0")
+	if code, stdout, _ := in.try("rebuild", "people", "--dry-run"); code != exitFailed || !strings.Contains(stdout, "refused  version 1 of people is still kept") {
+		t.Errorf("the plan: exit %d\n%s", code, stdout)
+	}
+	code, stdout, stderr := in.try("rebuild", "--all", "--lag-max", "0")
+	if code != exitFailed || strings.Count(stdout, " is live: ") != len(allProjections)-1 ||
+		!strings.Contains(stderr, "seenby: people: version 1") || !strings.Contains(stderr, fmt.Sprintf("1 of %d could not be done: people", len(allProjections))) {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
 }

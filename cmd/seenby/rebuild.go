@@ -34,7 +34,8 @@ type rebuildCommand struct {
 	Cancel   bool `help:"Give the unfinished rebuild up and drop what it made." xor:"what"`
 	Rollback bool `help:"Make the version live again that was live before the last swap." xor:"what"`
 	DropOld  bool `help:"Drop the versions that are kept beside the live one." xor:"what" name:"drop-old"`
-	JSON     bool `help:"Print the list as JSON." name:"json"`
+	DryRun   bool `help:"Say what a rebuild would read, need and take, and whether it would be refused; change nothing." xor:"what" name:"dry-run"`
+	JSON     bool `help:"Print the list or the dry run as JSON." name:"json"`
 }
 
 // rebuildTransactionMax bounds a transaction that fills, indexes or compares a whole table.
@@ -138,11 +139,13 @@ func (c rebuildCommand) one(env *environment, deps rebuild.Deps, p projections.P
 		if err != nil {
 			return err
 		}
+		opts := rebuild.Options{MemoryBytes: memory - rebuildHeap, TempDir: c.TempDir, LagMax: c.LagMax, AcceptDifferences: c.AcceptDifferences}
+		if c.DryRun {
+			return env.planRebuild(deps, p, opts, c.JSON)
+		}
 		before := debug.SetMemoryLimit(rebuildHeap) // what the bulk load holds is outside of Go's heap
 		defer debug.SetMemoryLimit(before)
-		result, err := rebuild.Run(env.ctx, deps, p, rebuild.Options{
-			MemoryBytes: memory - rebuildHeap, TempDir: c.TempDir, LagMax: c.LagMax, AcceptDifferences: c.AcceptDifferences,
-		})
+		result, err := rebuild.Run(env.ctx, deps, p, opts)
 		printer.end()
 		if err != nil {
 			return err

@@ -21,9 +21,9 @@ const (
 // waitForLive waits until the live version has passed the new one everywhere: only then is there a vector that both can
 // stand at. Where no projectors move it, this process does; but only programs of its fold can.
 //
-// It is not comparable where it was never complete, as after a loss of PostgreSQL: it is then a replay itself, by the slow
+// It cannot be compared where it was never complete, as after a loss of PostgreSQL: it is then a replay itself, by the slow
 // way, and readers wait for the fast one.
-func (r *run) waitForLive(ctx context.Context) (comparable bool, err error) {
+func (r *run) waitForLive(ctx context.Context) (can bool, err error) {
 	least, moved := int64(-1), r.deps.Now()
 	for {
 		l, err := r.lookAtLive(ctx)

@@ -23,7 +23,7 @@ func (r *run) prove(ctx context.Context) error {
 	if err := r.catchUp(ctx); err != nil {
 		return err
 	}
-	if comparable, err := r.waitForLive(ctx); err != nil || !comparable {
+	if can, err := r.waitForLive(ctx); err != nil || !can {
 		return err
 	}
 	if err := r.unpaused(ctx); err != nil {
