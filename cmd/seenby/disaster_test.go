@@ -45,7 +45,7 @@ func copyDatabase(t *testing.T, database string) string {
 	}
 	t.Cleanup(func() {
 		ctx := context.Background()
-		defer server.Close(ctx) //nolint:errcheck // the test is over
+		defer server.Close(ctx)
 		if _, err := server.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
 			t.Error(err)
 		}

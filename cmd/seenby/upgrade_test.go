@@ -222,7 +222,7 @@ func TestUpgradeOfAFold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // the database is dropped next
+	t.Cleanup(func() { conn.Close(context.Background()) })
 	old := in.serve(key, "api,gate,projector,keeper")
 	old.must(http.StatusCreated, "PUT", "/v1/posts/hello", nil, map[string]any{"author": "anna"}, nil)
 	in.uniqueViewers(old)

@@ -104,4 +104,3 @@ func TestLookAtAnUnfinishedRebuild(t *testing.T) {
 		t.Errorf("from a log that was cut: %+v", plan)
 	}
 }
-

@@ -46,7 +46,7 @@ func TestNoRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // the machine goes next
+	t.Cleanup(func() { conn.Close(context.Background()) })
 	for _, sql := range []string{
 		`CREATE TABLESPACE small LOCATION '` + testenv.SmallDisk + `'`,
 		`ALTER DATABASE postgres SET default_tablespace = small`, // so only what a rebuild makes is there
