@@ -70,12 +70,64 @@ func (b *rebuildBench) run() {
 	b.ReportMetric(read/tool, "read/kafka")
 	rebuilt := b.report(b.rebuild("impressions"), "impressions")
 	b.ReportMetric(rebuilt/read, "impressions/read")
+	live := 0.0
+	if b.verdicts <= liveVerdictsMax {
+		live = b.report(b.projector(), "live-uniqueviews")
+	}
 	rebuilt = b.report(b.rebuild("uniqueviews"), "uniqueviews")
+	if live > 0 {
+		b.ReportMetric(rebuilt/live, "uniqueviews/live")
+	}
 	ours, tools := b.copyAndKey()
 	copied := b.report(ours, "copy-and-key")
 	b.ReportMetric(copied/b.report(tools, "copy-and-key-by-psql"), "copy/psql")
 	b.ReportMetric(rebuilt/copied, "uniqueviews/copy")
 	b.in.command("rebuild", "--drop-old", "--all")
+}
+
+// liveVerdictsMax bounds how long the ordinary projector is waited for. What it holds is then what the rebuild is proven by.
+const liveVerdictsMax = 5_000_000
+
+// projector is the time that the ordinary projector takes for all of it, in a process of its own, from its first batch on.
+func (b *rebuildBench) projector() time.Duration {
+	log, err := b.in.openLog()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	ends, err := log.Ends(b.Context(), domain.TopicVerdicts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	want := int64(0)
+	for _, end := range ends {
+		want += end.NextOffset
+	}
+	conn, err := pgx.Connect(b.Context(), b.in.database)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	cmd := exec.CommandContext(b.Context(), b.binary, "serve", "--roles", "projector", "--projections", "uniqueviews", "--allow-undurable", "--http-addr", freeAddr(b))
+	cmd.Env = b.in.environ
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() }()
+	var started time.Time
+	for {
+		var done int64
+		if err := conn.QueryRow(b.Context(), `SELECT COALESCE(sum(next_offset), 0) FROM positions WHERE projection = 'uniqueviews' AND version = 1`).Scan(&done); err != nil {
+			b.Fatal(err)
+		}
+		switch {
+		case done >= want:
+			return time.Since(started)
+		case done > 0 && started.IsZero():
+			started = time.Now()
+		}
+		time.Sleep(20 * time.Millisecond) // a benchmark: it looks, and nothing is decided by it
+	}
 }
 
 // consume reads and decodes the log as a rebuild does, and does nothing with it.
