@@ -156,12 +156,16 @@ func (p *process) metric(series string) (value float64) {
 	return value
 }
 
+// upgradeAuthors view their own posts: enough of them to be in every partition, and other ones before the swap and after
+// it, since the cap of views refuses what they report for long.
+const upgradeAuthors = 40
+
 // upgradeLagMax is what an upgrade may cost in freshness.
 const upgradeLagMax = 5 * time.Second
 
-// load reports views and reads counts by several apis, until stop: a read that fails, or shows counts older than
+// load reports views, also by authors from one number on, and reads counts by several apis, until stop: a read that fails, or shows counts older than
 // upgradeLagMax, is an error. It tells how old the oldest were.
-func (in *installation) load(apis ...*process) (stop func() (oldest time.Duration)) {
+func (in *installation) load(by int, apis ...*process) (stop func() (oldest time.Duration)) {
 	ending := make(chan struct{})
 	var ended sync.WaitGroup
 	var mu sync.Mutex
@@ -178,7 +182,9 @@ func (in *installation) load(apis ...*process) (stop func() (oldest time.Duratio
 				for i := range 20 {
 					views.Views = append(views.Views, viewItem{ID: uuid.NewString(), Post: "hello", Viewer: fmt.Sprintf("viewer-%d", (20*n+i)%500)})
 				}
-				views.Views = append(views.Views, viewItem{ID: uuid.NewString(), Post: "hello", Viewer: "anna"})
+				for i := range upgradeAuthors {
+					views.Views = append(views.Views, viewItem{ID: uuid.NewString(), Post: fmt.Sprintf("by-%d", by+i), Viewer: fmt.Sprintf("author-%d", by+i)})
+				}
 				if a, err := api.do(http.MethodPost, "/v1/views", nil, views); err != nil || a.status != http.StatusAccepted {
 					in.t.Errorf("views %d: %d %v", n, a.status, err)
 				}
@@ -225,13 +231,16 @@ func TestUpgradeOfAFold(t *testing.T) {
 	t.Cleanup(func() { conn.Close(context.Background()) })
 	old := in.serve(key, "api,gate,projector,keeper")
 	old.must(http.StatusCreated, "PUT", "/v1/posts/hello", nil, map[string]any{"author": "anna"}, nil)
+	for i := range 2 * upgradeAuthors {
+		old.must(http.StatusCreated, "PUT", fmt.Sprintf("/v1/posts/by-%d", i), nil, map[string]any{"author": fmt.Sprintf("author-%d", i)}, nil)
+	}
 	in.uniqueViewers(old)
-	stop := in.load(old)
+	stop := in.load(0, old)
 	n.command("migrate")
 	t.Logf("before the newer program serves, counts were up to %v old", stop())
 
 	fresh := n.serve(key, "api,gate,projector,keeper")
-	stop = in.load(old, fresh)
+	stop = in.load(0, old, fresh)
 	if !strings.Contains(fresh.out.String(), "older program's fold") {
 		t.Error("the newer program does not say that it leaves the live version alone")
 	}
@@ -240,7 +249,7 @@ func TestUpgradeOfAFold(t *testing.T) {
 	}
 	code, out := n.try("rebuild", "uniqueviews")
 	t.Log(out)
-	if code != exitFailed || !strings.Contains(out, "--accept-differences") || !strings.Contains(out, "unique_views: 1 rows") {
+	if code != exitFailed || !strings.Contains(out, "--accept-differences") || !strings.Contains(out, fmt.Sprintf("unique_views: %d rows", upgradeAuthors)) {
 		t.Errorf("the versions differ by the author's own views: exit %d\n%s", code, out)
 	}
 	if code, _, stderr := in.try("rebuild", "uniqueviews"); code != exitFailed || !strings.Contains(stderr, "is being made by a program with fold version 2") {
@@ -249,7 +258,7 @@ func TestUpgradeOfAFold(t *testing.T) {
 	t.Log(n.command("rebuild", "uniqueviews", "--accept-differences", "kim"))
 	t.Logf("until the newer fold was live, counts were up to %v old", stop())
 
-	stop = in.load(old, fresh)
+	stop = in.load(upgradeAuthors, old, fresh)
 	if code, _, stderr := in.try("rebuild", "uniqueviews"); code != exitFailed || !strings.Contains(stderr, "an older one: use the program that has 2") {
 		t.Errorf("the older program over the newer fold: exit %d, %s", code, stderr)
 	}
@@ -267,19 +276,19 @@ func TestUpgradeOfAFold(t *testing.T) {
 	t.Logf("to and fro, counts were up to %v old", stop())
 
 	eventually(t, time.Minute, "counts by the newer fold, by both programs", func() error {
-		var all, mine int64
-		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM uniqueviews_v1.unique_views WHERE post = 'hello'").Scan(&all); err != nil {
+		var all, mine, hello int64
+		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM uniqueviews_v1.unique_views").Scan(&all); err != nil {
 			return err
 		}
-		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM uniqueviews_v2.unique_views WHERE post = 'hello' AND app = ''").Scan(&mine); err != nil {
+		if err := conn.QueryRow(t.Context(), "SELECT count(*), count(*) FILTER (WHERE post = 'hello') FROM uniqueviews_v2.unique_views WHERE app = ''").Scan(&mine, &hello); err != nil {
 			return err
 		}
-		if a, b := in.uniqueViewers(old), in.uniqueViewers(fresh); a != mine || b != mine || mine != all-1 {
-			return fmt.Errorf("%d and %d; the older version has %d, the newer one %d", a, b, all, mine)
+		if a, b := in.uniqueViewers(old), in.uniqueViewers(fresh); a != hello || b != hello || mine != all-2*upgradeAuthors {
+			return fmt.Errorf("%d and %d; the older version has %d, the newer one %d, of which %d of the post", a, b, all, mine, hello)
 		}
 		return nil
 	})
-	stop = in.load(old, fresh)
+	stop = in.load(upgradeAuthors, old, fresh)
 	t.Log(n.command("rebuild", "--drop-old", "uniqueviews"))
 	eventually(t, time.Minute, "the older program's projectors to end", func() error {
 		if !strings.Contains(old.out.String(), "no longer following") {
