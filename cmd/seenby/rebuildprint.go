@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -87,6 +88,24 @@ func (env *environment) printRebuilt(r *rebuild.Result) {
 	env.printf("Version %d is kept: `seenby rebuild --rollback %s` goes back to it, `seenby rebuild --drop-old %s` drops it.\n", r.Previous, r.Projection, r.Projection)
 }
 
+// rebuildState tells how a rebuild stands, and why.
+func rebuildState(r rebuild.Row, now time.Time) (state, why string) {
+	switch {
+	case r.Outcome != "" && r.AcceptedBy != "" && !r.Proven:
+		return r.Outcome, "nothing was compared, accepted by " + r.AcceptedBy
+	case r.Outcome != "" && r.AcceptedBy != "":
+		return r.Outcome, fmt.Sprintf("%s differing rows, accepted by %s", grouped(r.Differences), r.AcceptedBy)
+	case r.Outcome != "":
+		return r.Outcome, ""
+	case r.Working(now):
+		if r.Wanted == rebuild.WantedPause {
+			return "paused: " + string(r.Phase), ""
+		}
+		return "running: " + string(r.Phase), ""
+	}
+	return "stopped: " + string(r.Phase), cmp.Or(r.Reason, "its process has ended; run the same command again, or give it up with --cancel")
+}
+
 // printHistory prints rebuilds, the latest first.
 func (env *environment) printHistory(rows []rebuild.Row) {
 	if len(rows) == 0 {
@@ -97,23 +116,7 @@ func (env *environment) printHistory(rows []rebuild.Row) {
 	t := table{left: []bool{true, false, true, false, true, true}}
 	t.add("PROJECTION", "VERSION", "STARTED", "EVENTS", "STATE", "")
 	for _, r := range rows {
-		state, why := r.Outcome, ""
-		switch {
-		case r.AcceptedBy != "" && !r.Proven:
-			why = "nothing was compared, accepted by " + r.AcceptedBy
-		case r.AcceptedBy != "":
-			why = fmt.Sprintf("%s differing rows, accepted by %s", grouped(r.Differences), r.AcceptedBy)
-		case r.Outcome == "" && r.Wanted == rebuild.WantedPause:
-			state = "paused: " + string(r.Phase)
-		case r.Working(env.now()):
-			state = "running: " + string(r.Phase)
-		case r.Outcome == "":
-			first, _, _ := strings.Cut(r.Reason, "\n")
-			state, why = "stopped: "+string(r.Phase), first
-			if first == "" {
-				why = "its process has ended; run the same command again, or give it up with --cancel"
-			}
-		}
+		state, why := rebuildState(r, env.now())
 		t.add(r.Projection, grouped(int64(r.Version)), r.StartedAt.UTC().Format("2006-01-02 15:04:05Z"), grouped(r.EventsDone)+" of "+grouped(r.EventsTotal), state, why)
 	}
 	t.print(env.stdout)
