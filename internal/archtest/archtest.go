@@ -154,6 +154,7 @@ func matches(patterns []string, name string) bool {
 // testsAlsoMay are the arrows of single packages' tests, each with its reason.
 var testsAlsoMay = map[string][]string{
 	"internal/deadletter":        {"internal/postgres", "projections/posts"}, // its laws are about a real database and a real fold
+	"internal/rebuild":           {"internal/postgres", "projections/..."},   // likewise
 	"internal/eventlog":          {"topics/eventspb"},
 	"projections/posts":          {"internal/postgres"}, // to migrate the database that the laws run on
 	"projections/impressions":    {"internal/postgres"},
