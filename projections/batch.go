@@ -209,12 +209,12 @@ func Judge(p Projection, r domain.Record) (*DeadLetter, error) {
 		bad = p.Check(r)
 	}
 	switch {
+	case bad == nil:
+		return nil, nil //nolint:nilnil // as it says
 	case errors.Is(bad, domain.ErrUnknownEvent):
 		return nil, fmt.Errorf("%s: %w", At(r), bad)
-	case bad != nil:
-		return &DeadLetter{Record: r, Reason: bad.Error()}, nil
 	}
-	return nil, nil
+	return &DeadLetter{Record: r, Reason: bad.Error()}, nil //nolint:nilerr // it is in the letter
 }
 
 // At names a record for people: topic, partition and offset.

@@ -42,7 +42,7 @@ func BenchmarkRebuild(b *testing.B) {
 			fill := newVerifyFill(b, in, verdicts)
 			fill.verdictsOnly = true
 			fill.topics()
-			bench := &rebuildBench{B: b, in: in, binary: binary, verdicts: int64(fill.written())}
+			bench := &rebuildBench{B: b, in: in, binary: binary, verdicts: fill.written()}
 			for b.Loop() {
 				bench.run()
 			}
@@ -236,14 +236,14 @@ func (b *rebuildBench) copyAndKey() (ours, tool time.Duration) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer os.Remove(file.Name())
+	defer os.Remove(file.Name()) //nolint:errcheck // it is in a directory that goes
 	defer file.Close()
 	if _, err := conn.PgConn().CopyTo(b.Context(), file, "COPY (TABLE unique_views) TO STDOUT (FORMAT binary)"); err != nil {
 		b.Fatal(err)
 	}
-	make := `DROP TABLE IF EXISTS bound; CREATE TABLE bound (LIKE uniqueviews_v1.unique_views)`
+	empty := `DROP TABLE IF EXISTS bound; CREATE TABLE bound (LIKE uniqueviews_v1.unique_views)`
 	key := `ALTER TABLE bound ADD PRIMARY KEY (tenant, post, viewer)`
-	b.in.mustChange(conn, make)
+	b.in.mustChange(conn, empty)
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		b.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func (b *rebuildBench) copyAndKey() (ours, tool time.Duration) {
 	}
 	b.in.mustChange(conn, key)
 	ours = time.Since(started)
-	b.in.mustChange(conn, make)
+	b.in.mustChange(conn, empty)
 	started = time.Now()
 	if out, err := exec.CommandContext(b.Context(), "psql", "-v", "ON_ERROR_STOP=1", "-c", `\copy bound from '`+file.Name()+`' (format binary)`, "-c", key, b.in.database).CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)

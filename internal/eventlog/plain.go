@@ -149,10 +149,11 @@ func plainContent(b []byte, v *domain.Verdict) bool {
 				}
 				v.Post = domain.PostID(content)
 			case fieldAuthor:
-				ok := false
-				if v.Author, ok = optionalFixed[domain.PersonKey](content); !ok {
+				author, ok := optionalFixed[domain.PersonKey](content)
+				if !ok {
 					return false
 				}
+				v.Author = author
 			case fieldAudienceKind:
 				if v.AudienceKind = knownKind(content); v.AudienceKind == "" {
 					return false

@@ -183,7 +183,7 @@ func keptVersions(ctx context.Context, deps Deps, p projections.Projection) (kep
 			return err
 		}
 		for _, v := range versions {
-			if v.Projection == p.Name() && !v.Live && !(unfinished && v.Version == row.Version) {
+			if v.Projection == p.Name() && !v.Live && (!unfinished || v.Version != row.Version) {
 				kept = append(kept, projections.ReadModel{Projection: p, Version: v.Version})
 			}
 		}

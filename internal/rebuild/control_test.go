@@ -228,7 +228,7 @@ func (w *world) hold(table, where string) (release func()) {
 	if _, err := tx.Exec(w.t.Context(), "SELECT FROM "+table+" WHERE "+where+" FOR UPDATE"); err != nil {
 		w.t.Fatal(err)
 	}
-	release = sync.OnceFunc(func() { tx.Rollback(context.WithoutCancel(w.t.Context())) }) //nolint:errcheck // it frees
+	release = sync.OnceFunc(func() { tx.Rollback(context.WithoutCancel(w.t.Context())) })
 	w.t.Cleanup(release)
 	return release
 }

@@ -213,7 +213,7 @@ func (s *fakeStore) Copy(ctx context.Context, tx projections.Tx, sql string, fro
 	if err := s.step(false); err != nil {
 		return 0, err
 	}
-	return s.Store.Copy(ctx, tx.(struckTx).Tx, sql, from) //nolint:forcetypeassert // made above
+	return s.Store.Copy(ctx, tx.(struckTx).Tx, sql, from)
 }
 
 type struckTx struct {

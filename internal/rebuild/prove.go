@@ -141,7 +141,7 @@ func (r *run) compare(ctx context.Context, live projections.Querier, at []projec
 		to[i] = row.Position
 	}
 	r.tell(func(p *Progress) { p.Detail = "checksums of both versions" })
-	seed := int64(r.row.ID)<<16 + int64(r.row.Run) // no app can have made rows for it
+	seed := r.row.ID<<16 + int64(r.row.Run) // no app can have made rows for it
 	checks := map[string][2]map[int64]checksum{}
 	for _, table := range r.model.Tables() {
 		checks[table] = [2]map[int64]checksum{{}, {}}

@@ -29,7 +29,7 @@ func TestASwapWaitsForReaders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it frees
+			defer tx.Rollback(context.WithoutCancel(t.Context()))
 			if _, err := tx.Exec(t.Context(), read); err != nil {
 				t.Fatal(err)
 			}
@@ -97,7 +97,7 @@ func TestNoCountGoesBack(t *testing.T) {
 	})
 	all.Go(func() { // the projectors of whatever is followed
 		for ctx.Err() == nil {
-			versions, err := w.store.Store.Versions(ctx)
+			versions, err := w.store.Versions(ctx)
 			for _, v := range versions {
 				if v.Projection == w.p.Name() && v.Followed && err == nil {
 					err = w.tryDeliver(ctx, v.Version)
