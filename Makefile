@@ -49,7 +49,7 @@ bench: ## run the benchmarks; BENCH is a pattern
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
 
 .PHONY: bench-rebuild
-bench-rebuild: ## rebuild from VERDICTS (1000000,5000000) beside what bounds it; how fresh counts are meanwhile
+bench-rebuild: ## rebuild from VERDICTS (1, 5, 20 and 50 million) beside what bounds it; how fresh counts are meanwhile
 	SEENBY_BENCH_VERDICTS=$(VERDICTS) $(GO) test ./cmd/seenby -run '^$$' -bench '^BenchmarkRebuild$$' -benchtime 1x -timeout 3h
 	$(GO) test ./cmd/seenby -run '^$$' -bench '^BenchmarkRebuildFreshness$$' -benchtime 1x -timeout 1h
 

@@ -120,7 +120,7 @@ LIMIT 1`)
 INSERT INTO positions (projection, version, topic_id, partition, topic)
 SELECT @projection::text, @version::integer, n.topic_id, n.partition, n.topic
 FROM unnest(@topics::text[], @topic_ids::uuid[], @partitions::integer[]) AS n (topic, topic_id, partition)
-WHERE EXISTS (SELECT FROM read_model_versions v WHERE v.projection = @projection AND v.version = @version)
+WHERE EXISTS (SELECT FROM read_model_versions v WHERE v.projection = @projection AND v.version = @version FOR KEY SHARE)
 ON CONFLICT (projection, version, topic_id, partition) DO NOTHING`)
 )
 

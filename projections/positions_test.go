@@ -32,6 +32,39 @@ func model(name string, version int) projections.ReadModel {
 	return projections.ReadModel{Projection: named{name: name}, Version: version}
 }
 
+// An empty live version becomes that of a newer fold, one that holds something does not.
+func TestClaim(t *testing.T) {
+	ctx := t.Context()
+	conn := testenv.PostgresWith(t, "seenby", postgres.Migrate).Conn(t)
+	claim := func(want bool) {
+		t.Helper()
+		if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			claimed, err := projections.Claim(ctx, tx, folded{named{name: "impressions"}, 2})
+			if claimed != want {
+				t.Errorf("claimed: %v", claimed)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim(true)
+	claim(false)
+	if _, err := conn.Exec(ctx, `UPDATE read_model_versions SET fold_version = 1;
+		INSERT INTO positions (projection, version, topic_id, partition, topic, next_offset) VALUES ('impressions', 1, gen_random_uuid(), 0, 'verdicts', 1)`); err != nil {
+		t.Fatal(err)
+	}
+	claim(false)
+}
+
+// folded is a projection of which only the name and the fold are asked.
+type folded struct {
+	named
+	version int
+}
+
+func (f folded) FoldVersion() int { return f.version }
+
 func at(s int64) time.Time { return time.Unix(s, 0).UTC() }
 
 func TestPositions(t *testing.T) {

@@ -67,6 +67,23 @@ func CheckFold(ctx context.Context, q Querier, m ReadModel) error {
 	return nil
 }
 
+var claimSQL = SQL("read_models.claim", `
+UPDATE read_model_versions v
+SET fold_version = @fold_version
+FROM read_models r
+WHERE v.projection = @projection AND v.fold_version < @fold_version AND r.projection = v.projection AND r.live_version = v.version
+  AND NOT EXISTS (SELECT FROM positions p WHERE p.projection = v.projection AND p.version = v.version AND p.next_offset > 0)`)
+
+// Claim makes a live version this program's where nothing was ever folded into it, as in a new database: the migrations,
+// which are older than the fold, know its first one only. It tells whether there was such a version.
+func Claim(ctx context.Context, tx Tx, p Projection) (bool, error) {
+	tag, err := tx.Exec(ctx, claimSQL, pgx.NamedArgs{"projection": p.Name(), "fold_version": p.FoldVersion()})
+	if err != nil {
+		return false, fmt.Errorf("claim the empty read model of %s: %w", p.Name(), err)
+	}
+	return tag.RowsAffected() > 0, nil
+}
+
 // Live gives the live version of each of the projections, in their order.
 func Live(ctx context.Context, q Querier, of []Projection) ([]ReadModel, error) {
 	versions, err := Versions(ctx, q)

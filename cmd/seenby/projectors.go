@@ -73,6 +73,9 @@ func (ps *projectors) run(ctx context.Context) {
 // reconcile starts and stops versions as the database has them.
 func (ps *projectors) reconcile(ctx context.Context) error {
 	versions, err := ps.store.Versions(ctx)
+	if err == nil && slices.ContainsFunc(versions, ps.older) {
+		versions, err = ps.claim(ctx, versions)
+	}
 	if err != nil {
 		return err
 	}
@@ -104,6 +107,23 @@ func (ps *projectors) reconcile(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// older tells whether a version is this projection's live one, with an older fold.
+func (ps *projectors) older(v projections.VersionRow) bool {
+	return v.Live && v.Projection == ps.projection.Name() && v.FoldVersion < ps.projection.FoldVersion()
+}
+
+// claim takes over a live version that is still empty.
+func (ps *projectors) claim(ctx context.Context, versions []projections.VersionRow) ([]projections.VersionRow, error) {
+	claimed := false
+	if err := ps.store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
+		claimed, err = projections.Claim(ctx, tx, ps.projection)
+		return err
+	}); err != nil || !claimed {
+		return versions, err
+	}
+	return ps.store.Versions(ctx)
 }
 
 // sawLive says, once, where another program keeps what readers see.

@@ -20,7 +20,7 @@ import (
 
 type rebuildCommand struct {
 	operational
-	Projection string `arg:"" optional:"" name:"projection" help:"What to rebuild: posts, impressions, uniqueviews, people."`
+	Projection string `arg:"" optional:"" name:"projection" help:"What to rebuild: posts, impressions, uniqueviews, people, timeseries."`
 	All        bool   `help:"Rebuild all projections, one after the other."`
 
 	Memory            string        `help:"What the process may hold in memory, and after it PostgreSQL to build keys; more is sorted in temporary files." default:"512MB"`
@@ -224,6 +224,8 @@ func (env *environment) listRebuilds(deps rebuild.Deps, asJSON bool) error {
 			state = "live"
 		case i >= 0:
 			state = "being made"
+		case !v.Followed:
+			state = "being dropped: run --drop-old again"
 		}
 		versions.add(v.Projection, grouped(int64(v.Version)), grouped(int64(v.FoldVersion)), state)
 	}

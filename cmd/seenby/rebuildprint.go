@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -24,13 +25,16 @@ const (
 	barWidth  = 24
 )
 
+// digits of a detail change all the time, and are no reason for another line.
+var digits = regexp.MustCompile(`[0-9]+`)
+
 func newRebuildPrinter(env *environment) *rebuildPrinter {
 	return &rebuildPrinter{env: env, bar: newProgressBar(env.stderr, env.now)}
 }
 
 // progress is called by one goroutine at a time.
 func (p *rebuildPrinter) progress(g rebuild.Progress) {
-	doing := fmt.Sprint(g.Phase, g.Detail, g.Paused, g.Waiting)
+	doing := fmt.Sprint(g.Phase, digits.ReplaceAllString(g.Detail, "N"), g.Paused, g.Waiting)
 	since := p.env.now().Sub(p.at)
 	if doing == p.last && (p.bar.w == nil && since < lineEvery || since < barEvery) {
 		return

@@ -62,7 +62,7 @@ func parseProjections(names []string) ([]projections.Projection, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(allProjections, func(p projections.Projection) bool { return p.Name() == name })
 		if i < 0 {
-			return nil, domain.Invalid("projection", "there is no projection %q; there are %s", name, strings.Join(projectionNames(), ", "))
+			return nil, domain.Invalid("PROJECTION", "there is no projection %q; there are %s", name, strings.Join(projectionNames(), ", "))
 		}
 		out = append(out, allProjections[i])
 	}

@@ -113,7 +113,7 @@ func (ps *projectors) watchLag(ctx context.Context) {
 				stopped++
 			}
 		}
-		if !foreign {
+		if !foreign && len(ofLive) > 0 {
 			ps.metrics.ProjectionLag(name, lag)
 		} else if age, known := ps.age(ctx); known {
 			ps.metrics.ProjectionLag(name, age)

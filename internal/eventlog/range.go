@@ -91,6 +91,7 @@ func (r *Reader) ranges(ctx context.Context, from, to []domain.Position, apply f
 		if err := apply(within); err != nil {
 			return err
 		}
+		moved = time.Now() // apply may take as long as it likes
 	}
 	return nil
 }

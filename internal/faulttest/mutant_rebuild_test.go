@@ -50,8 +50,8 @@ var rebuildMutants = []rebuildMutant{
 		`	if err := r.catchUp(ctx); err != nil {
 		return err
 	}
-	if comparable, err`,
-		`	if comparable, err`), "TestTheLiveVersionIsHeldForLittle"},
+	if can, err`,
+		`	if can, err`), "TestTheLiveVersionIsHeldForLittle"},
 	{one("pause-under-the-lock",
 		"A pause in the middle of the proof holds the live version for as long.",
 		"internal/rebuild/progress.go",

@@ -31,8 +31,12 @@ var (
 	unlockSQL  = projections.SQL("postgres.unlock", `SELECT pg_advisory_unlock(hashtextextended(@name, 0))`)
 )
 
-// holdEvery is how often a connection that holds a name is asked whether it still does.
-const holdEvery = 2 * time.Second
+// How often a connection that holds a name is asked whether it still does, and how long it may take to say so.
+const (
+	holdEvery = 2 * time.Second
+	// holdTimeout is longer than a busy disk keeps a server from answering: what the lock protects may have taken hours.
+	holdTimeout = 15 * time.Second
+)
 
 // Exclusive runs f while nobody else on this database runs one of the same name, on a connection of its own that holds an
 // advisory lock: a process that dies frees it at once. taken is returned, wrapped, where somebody else has it. f's context
@@ -85,7 +89,7 @@ func hold(ctx context.Context, conn *pgx.Conn) error {
 		case <-ticker.C:
 		}
 		// Not with ctx: a query that is cut off would close the connection, and with it the lock, too early.
-		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdTimeout)
 		err := conn.Ping(asking)
 		cancel()
 		if err != nil {

@@ -244,13 +244,13 @@ func Rollback(ctx context.Context, deps Deps, p projections.Projection) (result 
 var listSQL = projections.SQL("rebuild.list", `
 SELECT `+rowColumns+`
 FROM rebuilds b
-ORDER BY b.id DESC
+ORDER BY b.outcome <> '', b.id DESC
 LIMIT @limit`)
 
 // Listing is what there is to know of rebuilds.
 type Listing struct {
 	Versions []projections.VersionRow
-	Rebuilds []Row // the latest first
+	Rebuilds []Row // unfinished ones, then the latest first
 }
 
 // listMax is how many rebuilds are listed: a history for people.

@@ -116,6 +116,11 @@ func (s *shard) add(ctx context.Context, load projections.BulkLoad, records []do
 			return err
 		case letter != nil:
 			s.letters = append(s.letters, *letter)
+			if len(s.letters)%checkLettersEvery == 0 {
+				if err := s.checkLast(ctx); err != nil {
+					return err
+				}
+			}
 		default:
 			good = append(good, r)
 		}
@@ -128,6 +133,15 @@ func (s *shard) add(ctx context.Context, load projections.BulkLoad, records []do
 	}
 	s.run.tell(func(p *Progress) { p.Done += read })
 	return nil
+}
+
+// checkLettersEvery is after how many poison events a wrong program is looked for, and not only when all is read.
+const checkLettersEvery = 1000
+
+func (s *shard) checkLast(ctx context.Context) error {
+	return s.run.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
+		return s.run.checkParked(ctx, q, s.letters[len(s.letters)-checkLettersEvery:])
+	})
 }
 
 // write fills the tables and says how far they go.
@@ -158,6 +172,9 @@ func (s *shard) write(ctx context.Context, tx projections.Tx, load projections.B
 
 // given are the records that operators gave up.
 func (r *run) given(ctx context.Context) (map[domain.Position]bool, error) {
+	if r.givenUp != nil {
+		return r.givenUp, nil
+	}
 	in, err := r.deps.Log.Installation(ctx)
 	if err != nil {
 		return nil, err

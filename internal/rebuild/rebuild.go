@@ -147,8 +147,9 @@ type run struct {
 	doneThen int64         // progress.Done then
 	throttle throttle
 
-	handsOver atomic.Bool // projectors follow the version, or will soon
-	holding   atomic.Bool // readers or projectors wait for this process, or rows are kept for it: it must not pause
+	givenUp   map[domain.Position]bool // records that operators gave up, where that is known already
+	handsOver atomic.Bool              // projectors follow the version, or will soon
+	holding   atomic.Bool              // readers or projectors wait for this process, or rows are kept for it: it must not pause
 }
 
 // run goes through the phases that are left.
@@ -168,7 +169,11 @@ func (r *run) run(ctx context.Context) (Result, error) {
 		err = cause // it was cancelled, or taken over
 	}
 	if errors.Is(err, errCancelled) {
-		if err := r.drop(context.WithoutCancel(ctx)); err != nil {
+		err := r.drop(context.WithoutCancel(ctx))
+		if errors.Is(err, errTakenOver) {
+			err = cancelled(context.WithoutCancel(ctx), r.deps, r.model.Projection, r.row.ID) // it was through a moment before
+		}
+		if err != nil {
 			return Result{}, err
 		}
 		return Result{}, domain.Errorf(domain.CodeConflict, "the rebuild of %s was cancelled; version %d is dropped", r.model.Name(), r.model.Version)

@@ -146,6 +146,9 @@ func refusal(p projections.Projection, opts Options, versions []projections.Vers
 	case unfinished && found.FromVersion != live.Version:
 		return domain.Errorf(domain.CodeConflict, "version %d of %s was to take the place of version %d, and %d is live now: give it up with `seenby rebuild --cancel %s`",
 			found.Version, p.Name(), found.FromVersion, live.Version, p.Name())
+	case unfinished && found.AcceptedBy != "" && found.Phase == PhaseSwap && opts.AcceptDifferences == "":
+		return domain.Errorf(domain.CodeConflict, "version %d of %s differs from the live one, which %s accepted in a run that did not come to the swap: name who accepts it now by --accept-differences, or give it up with `seenby rebuild --cancel %s`",
+			found.Version, p.Name(), found.AcceptedBy, p.Name())
 	case kept != 0:
 		return domain.Errorf(domain.CodeConflict, "version %d of %s is still kept beside the live one: drop it first with `seenby rebuild --drop-old %s`", kept, p.Name(), p.Name())
 	}

@@ -83,6 +83,9 @@ func (r *run) swapped(ctx context.Context) error {
 // keepFollowing moves the new version until ctx ends, as long as no projector does: who is overtaken leaves it to the
 // other for a while, since two that race for each batch are slower than one.
 func (r *run) keepFollowing(ctx context.Context) {
+	if given, err := r.given(ctx); err == nil {
+		r.givenUp = given // once: the topic is folded from its start each time
+	}
 	r.handsOver.Store(true)
 	for ctx.Err() == nil {
 		n, err := r.follow(ctx, nil)
@@ -190,9 +193,22 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 			if err := asComplete(ctx, tx, to, at); err != nil {
 				return err
 			}
+			if err := checkLetters(ctx, tx, from, to); err != nil {
+				return err
+			}
 			// A snapshot holds the weakest lock on this table from before it looks; see postgres.Store.Snapshot.
 			if _, err := tx.Exec(ctx, "LOCK TABLE read_models IN ACCESS EXCLUSIVE MODE"); err != nil {
 				return fmt.Errorf("wait for readers: %w", err)
+			}
+			var live int
+			if err := tx.QueryRow(ctx, lockReadModelSQL, versionArgs(to)).Scan(&live); err != nil {
+				return fmt.Errorf("look which version is live: %w", err)
+			}
+			if live != from.Version {
+				return domain.Errorf(domain.CodeConflict, "version %d of %s is live now, and not %d: somebody else has swapped", live, to.Name(), from.Version)
+			}
+			if err := followVersion(ctx, tx, to); err != nil { // whoever meant to drop it comes too late
+				return err
 			}
 			if _, err := tx.Exec(ctx, showSQL, versionArgs(to)); err != nil {
 				return fmt.Errorf("change the views: %w", err)
@@ -215,6 +231,35 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 			return 0, err
 		}
 	}
+}
+
+var moreLettersSQL = projections.SQL("rebuild.more_letters", `
+SELECT count(*), COALESCE(min(format('%s/%s@%s', d.topic, d.partition, d.record_offset)), '')
+FROM dead_letters d
+WHERE d.projection = @projection AND d.version = @version AND NOT d.follows
+  AND EXISTS (SELECT FROM positions p
+              WHERE p.projection = d.projection AND p.version = @from AND p.topic_id = d.topic_id AND p.partition = d.partition
+                AND p.next_offset > d.record_offset)
+  AND NOT EXISTS (SELECT FROM dead_letters l
+                  WHERE l.projection = d.projection AND l.version = @from AND l.topic_id = d.topic_id AND l.partition = d.partition
+                    AND l.record_offset = d.record_offset)`)
+
+// checkLetters refuses to show a version that has dead letters where the live one has none: a letter that was redriven in
+// the live version since they were compared is in its rows, and its event would be gone from what readers see. Both
+// versions' positions are locked, so nobody redrives meanwhile.
+func checkLetters(ctx context.Context, q projections.Querier, from, to projections.ReadModel) error {
+	args := versionArgs(to)
+	args["from"] = from.Version
+	var n int64
+	var first string
+	if err := q.QueryRow(ctx, moreLettersSQL, args).Scan(&n, &first); err != nil {
+		return fmt.Errorf("compare the dead letters of %s: %w", to, err)
+	}
+	if n > 0 {
+		return domain.Errorf(domain.CodeConflict, "%d dead letters of %s, such as %s, are none of the live version: they were redriven or discarded there, and would be gone from what readers see. Nothing was swapped; rebuild %s anew",
+			n, to, first, to.Name())
+	}
+	return nil
 }
 
 // asComplete makes a version complete to the times that the one which it has passed is complete to: projectors have

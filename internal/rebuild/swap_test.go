@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"seenby/domain"
 	"seenby/projections"
 	"seenby/projections/impressions"
 	"seenby/projections/projectiontest"
@@ -166,5 +167,28 @@ func (w *world) readsCounts(ctx context.Context, reads *atomic.Int64) {
 		}
 		last, lastSum, lastAt = counted, sum, at
 		reads.Add(1)
+	}
+}
+
+// TestALetterThatWasRedriven: what was redriven in the version that readers see is not taken from them by a version that
+// still has it parked.
+func TestALetterThatWasRedriven(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, impressions.Projection{}, projectiontest.Verdicts)
+	w.run()
+	w.exec(`DELETE FROM dead_letters`)
+	// As it stands where the same letter was parked in both and redriven in the live one alone.
+	w.exec(`INSERT INTO dead_letters (projection, version, topic_id, partition, record_offset, topic, order_key, reason, follows, event_type,
+	                                  record_key, recorded_at, parked_at)
+		SELECT p.projection, 1, p.topic_id, p.partition, 0, p.topic, '', 'poison', false, '', '', now(), now()
+		FROM positions p WHERE p.version = 2 AND p.next_offset > 0 ORDER BY p.partition LIMIT 1`)
+	_, err := Rollback(t.Context(), w.deps, w.p)
+	wants(t, err, domain.CodeConflict, "1 dead letters of impressions version 1", "are none of the live version")
+	if w.live() != 2 {
+		t.Fatalf("live is %d", w.live())
+	}
+	w.exec(`DELETE FROM dead_letters`)
+	if _, err := Rollback(t.Context(), w.deps, w.p); err != nil || w.live() != 1 {
+		t.Errorf("%v, live is %d", err, w.live())
 	}
 }

@@ -11,13 +11,18 @@ import (
 	"seenby/projections"
 )
 
-// throttle makes a rebuild wait while the live read models are behind, for as long as that helps them: where they do not
-// move either, they are not behind because of us.
+// throttle makes a rebuild wait while live read models are behind, for as long as that helps them: one that does not move
+// is not behind because of us.
 type throttle struct {
 	mu    sync.Mutex
 	asked time.Time
-	asOf  time.Time // of the live read model that is furthest behind
-	moved time.Time // when that was last seen to move
+	live  map[string]liveTime
+}
+
+// liveTime is how complete a live read model is.
+type liveTime struct {
+	asOf  time.Time
+	moved time.Time // when that was last seen to change
 }
 
 const (
@@ -27,15 +32,12 @@ const (
 )
 
 // A read model that never knew how complete it is has no projectors that keep it so.
-var furthestBehindSQL = projections.SQL("rebuild.furthest_behind", `
-SELECT COALESCE(min(m.complete_to), 'epoch')
-FROM (
-    SELECT min(p.complete_to) AS complete_to
-    FROM read_models r
-    JOIN positions p ON p.projection = r.projection AND p.version = r.live_version
-    GROUP BY r.projection
-    HAVING min(p.complete_to) > 'epoch'
-) m`)
+var liveTimesSQL = projections.SQL("rebuild.live_times", `
+SELECT r.projection, min(p.complete_to)
+FROM read_models r
+JOIN positions p ON p.projection = r.projection AND p.version = r.live_version
+GROUP BY r.projection
+HAVING min(p.complete_to) > 'epoch'`)
 
 // wait returns at once unless the live read models are behind and moving.
 func (t *throttle) wait(ctx context.Context, r *run) error {
@@ -68,16 +70,36 @@ func (t *throttle) behind(ctx context.Context, r *run) (bool, error) {
 	defer t.mu.Unlock()
 	now := r.deps.Now()
 	if now.Sub(t.asked) >= throttleEvery {
-		var asOf time.Time
-		if err := r.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
-			return q.QueryRow(ctx, furthestBehindSQL, pgx.NamedArgs{}).Scan(&asOf)
-		}); err != nil {
+		if err := t.ask(ctx, r, now); err != nil {
 			return false, fmt.Errorf("ask how far the live read models are: %w", err)
 		}
-		if !asOf.Equal(t.asOf) {
-			t.moved = now
-		}
-		t.asked, t.asOf = now, asOf
 	}
-	return now.Sub(t.asOf) > r.opts.LagMax && now.Sub(t.moved) < stuckAfter, nil
+	for _, l := range t.live {
+		if now.Sub(l.asOf) > r.opts.LagMax && now.Sub(l.moved) < stuckAfter {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (t *throttle) ask(ctx context.Context, r *run, now time.Time) error {
+	before := t.live
+	t.asked, t.live = now, map[string]liveTime{}
+	return r.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
+		rows, err := q.Query(ctx, liveTimesSQL)
+		if err != nil {
+			return err
+		}
+		var name string
+		var asOf time.Time
+		_, err = pgx.ForEachRow(rows, []any{&name, &asOf}, func() error {
+			l, known := before[name]
+			if !known || !l.asOf.Equal(asOf) {
+				l = liveTime{asOf, now}
+			}
+			t.live[name] = l
+			return nil
+		})
+		return err
+	})
 }
