@@ -235,6 +235,9 @@ func Rollback(ctx context.Context, deps Deps, p projections.Projection) (result 
 		locked, err := swapVersions(ctx, deps, from, to, swapHooks{
 			ready: func(context.Context) error { return nil }, say: say, last: func(context.Context, projections.Tx) error { return nil },
 		})
+		if errors.Is(err, errTakenOver) {
+			err = nil // it was this one, whose commit was not answered: nobody else may
+		}
 		result = Result{Projection: p.Name(), Version: to.Version, Previous: from.Version, Locked: locked}
 		return err
 	})

@@ -49,7 +49,7 @@ func (r *run) swap(ctx context.Context) (Result, error) {
 		},
 	})
 	if errors.Is(err, errTakenOver) {
-		err = r.swapped(ctx) // the attempt before may have done it, and the answer to its commit was lost
+		err = r.swapped(ctx)
 	}
 	if err != nil {
 		return Result{}, err
@@ -204,7 +204,11 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 			if err := tx.QueryRow(ctx, lockReadModelSQL, versionArgs(to)).Scan(&live); err != nil {
 				return fmt.Errorf("look which version is live: %w", err)
 			}
-			if live != from.Version {
+			switch live {
+			case from.Version:
+			case to.Version:
+				return errTakenOver // the attempt before may have done it, and the answer to its commit was lost
+			default:
 				return domain.Errorf(domain.CodeConflict, "version %d of %s is live now, and not %d: somebody else has swapped", live, to.Name(), from.Version)
 			}
 			if err := followVersion(ctx, tx, to); err != nil { // whoever meant to drop it comes too late
