@@ -78,15 +78,16 @@ func (b *rebuildBench) run() {
 	if live > 0 {
 		b.ReportMetric(rebuilt/live, "uniqueviews/live")
 	}
-	ours, tools := b.copyAndKey()
+	ours, tools, second := b.copyAndKey()
 	copied := b.report(ours, "copy-and-key")
 	b.ReportMetric(copied/b.report(tools, "copy-and-key-by-psql"), "copy/psql")
 	b.ReportMetric(rebuilt/copied, "uniqueviews/copy")
+	b.ReportMetric(rebuilt/b.report(ours+second, "copy-and-both-indexes"), "uniqueviews/copy-and-both")
 	b.in.command("rebuild", "--drop-old", "--all")
 }
 
 // liveVerdictsMax bounds how long the ordinary projector is waited for. What it holds is then what the rebuild is proven by.
-const liveVerdictsMax = 5_000_000
+const liveVerdictsMax = 6_000_000
 
 // projector is the time that the ordinary projector takes for all of it, in a process of its own, from its first batch on.
 func (b *rebuildBench) projector() time.Duration {
@@ -225,8 +226,9 @@ func (b *rebuildBench) rebuild(name string) time.Duration {
 	return all
 }
 
-// copyAndKey copies the rows of unique_views, which the rebuild has made, into tables without indexes and makes their key.
-func (b *rebuildBench) copyAndKey() (ours, tool time.Duration) {
+// copyAndKey copies the rows of unique_views, which the rebuild has made, into tables without indexes and makes their key;
+// second is what the other index of that table takes.
+func (b *rebuildBench) copyAndKey() (ours, tool, second time.Duration) {
 	conn, err := pgx.Connect(b.Context(), b.in.database)
 	if err != nil {
 		b.Fatal(err)
@@ -253,6 +255,9 @@ func (b *rebuildBench) copyAndKey() (ours, tool time.Duration) {
 	}
 	b.in.mustChange(conn, key)
 	ours = time.Since(started)
+	started = time.Now()
+	b.in.mustChange(conn, `CREATE INDEX ON bound (tenant, post, first_viewed_at, viewer)`)
+	second = time.Since(started)
 	b.in.mustChange(conn, empty)
 	started = time.Now()
 	if out, err := exec.CommandContext(b.Context(), "psql", "-v", "ON_ERROR_STOP=1", "-c", `\copy bound from '`+file.Name()+`' (format binary)`, "-c", key, b.in.database).CombinedOutput(); err != nil {
@@ -260,5 +265,5 @@ func (b *rebuildBench) copyAndKey() (ours, tool time.Duration) {
 	}
 	tool = time.Since(started)
 	b.in.mustChange(conn, "DROP TABLE bound")
-	return ours, tool
+	return ours, tool, second
 }

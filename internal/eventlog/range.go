@@ -18,7 +18,7 @@ const (
 	// unpacked, with all their headers, and two fetches of each of two readers are in memory.
 	rangeBytesMax = 128 << 10
 	// longRangeBytesMax is enough that a broker on the same machine is asked before its last answer is used up.
-	longRangeBytesMax = 512 << 10
+	longRangeBytesMax = 1 << 20
 )
 
 // ReadRange is ReadRanges of one partition, up to the offset until.
