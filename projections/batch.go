@@ -214,7 +214,7 @@ func Judge(p Projection, r domain.Record) (*DeadLetter, error) {
 	case errors.Is(bad, domain.ErrUnknownEvent):
 		return nil, fmt.Errorf("%s: %w", At(r), bad)
 	}
-	return &DeadLetter{Record: r, Reason: bad.Error()}, nil //nolint:nilerr // it is in the letter
+	return &DeadLetter{Record: r, Reason: bad.Error()}, nil
 }
 
 // At names a record for people: topic, partition and offset.

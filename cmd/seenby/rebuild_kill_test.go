@@ -94,7 +94,9 @@ func (in *installation) killedRebuild(conn *pgx.Conn, projection, phase string) 
 	if err := cmd.Process.Kill(); err != nil {
 		in.t.Fatal(err)
 	}
-	_ = <-ended // that it was killed
+	if err := <-ended; err == nil {
+		in.t.Error("it ended before it was killed")
+	}
 	// Its backend waits for the lock, and finds out by itself that nobody waits for its answer.
 	eventually(in.t, 20*time.Second, "what it held to be free", func() error {
 		var waiting int
