@@ -29,7 +29,7 @@ build: ## build bin/seenby
 
 .PHONY: test
 test: ## run all tests, in containers where Docker answers
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 .PHONY: test-schedules
 test-schedules: ## run SEEDS schedules of faults in fake time (10,000)

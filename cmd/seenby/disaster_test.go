@@ -118,6 +118,7 @@ func without(body any, names ...string) {
 // TestRebuildAfterADisaster: only Kafka survived. From nothing, and from a backup that is older than much of the log, with
 // and without processes that serve meanwhile, everything comes back: read models, tenants, limits and keys.
 func TestRebuildAfterADisaster(t *testing.T) {
+	t.Parallel()
 	in, key := install(t)
 	in.setLimits(unlimited)
 	t.Run("before the backup", func(t *testing.T) { // its processes end with it
@@ -188,6 +189,7 @@ func TestRebuildAfterADisaster(t *testing.T) {
 
 // TestRebuildAllGoesOn: one read model that is refused keeps no other from being rebuilt.
 func TestRebuildAllGoesOn(t *testing.T) {
+	t.Parallel()
 	in, _ := install(t)
 	in.command("rebuild", "people", "--lag-max", "0")
 	if code, stdout, _ := in.try("rebuild", "people", "--dry-run"); code != exitFailed || !strings.Contains(stdout, "refused  version 1 of people is still kept") {

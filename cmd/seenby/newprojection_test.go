@@ -17,6 +17,7 @@ import (
 // TestNewProjectionGuide follows docs/new-projection.md to the letter in a copy of the tree: it writes its files, makes its
 // changes, and runs its commands. Every block of the page is used.
 func TestNewProjectionGuide(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(filepath.Join(root, "docs", "new-projection.md"))
 	if err != nil {
 		t.Fatal(err)

@@ -29,8 +29,8 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	blocks := shellBlocks(string(text))
 	want := []string{
-		"go run ./cmd/seenby dev\n", // run below
-		"go test ./...\n",           // is running this: .ci/run runs exactly it
+		"go run ./cmd/seenby dev\n",    // run below
+		"go test -timeout 20m ./...\n", // is running this: .ci/run runs exactly it
 		strings.NewReplacer("%ADDR%", "127.0.0.1:8080", "%KEYFILE%", ".seenby/dev.key").Replace(tour), // what dev prints, see TestDev
 	}
 	if len(blocks) != len(want) {

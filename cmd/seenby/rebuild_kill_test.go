@@ -14,6 +14,7 @@ import (
 // TestRebuildKilled: kill -9 of the process at the end of each phase, with all its work done and not yet written down;
 // the same command then finishes, and what it made is right.
 func TestRebuildKilled(t *testing.T) {
+	t.Parallel()
 	in, key := install(t)
 	in.setLimits(unlimited)
 	in.verifiableTraffic(key)

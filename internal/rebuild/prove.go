@@ -256,7 +256,7 @@ const (
 	// someRows is how many rows of a table are shown.
 	someRows = 20
 	// rangesAtOnce bounds the rows in memory: a differing range is read whole from both versions.
-	rangesAtOnce = 8
+	rangesAtOnce = 16
 	// rangesMax bounds how often the tables are read, while the live version is held: once for each few ranges. Where more
 	// differ, it is no stray row, and a fold that has changed makes all of them differ.
 	rangesMax = 4 * rangesAtOnce
