@@ -113,7 +113,7 @@ SELECT FROM read_model_versions v WHERE v.projection = @projection AND v.version
 // one post must not stop the others. Projectors of one projection that park at once do so one after the other, or each
 // would count without the other's.
 func roomFor(ctx context.Context, tx Tx, m ReadModel, letters []DeadLetter, lettersMax int64) error {
-	if _, err := tx.Exec(ctx, lockParkingSQL, m.args()); err != nil {
+	if _, err := tx.Exec(ctx, lockParkingSQL, m.Args()); err != nil {
 		return fmt.Errorf("lock the parking of %s: %w", m, err)
 	}
 	n, err := CountLetters(ctx, tx, m)

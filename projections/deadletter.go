@@ -45,7 +45,7 @@ func parkedKeys(ctx context.Context, q Querier, m ReadModel, keys [][]byte) (map
 	if len(keys) == 0 {
 		return parked, nil
 	}
-	args := m.args()
+	args := m.Args()
 	args["keys"] = keys
 	rows, err := q.Query(ctx, parkedKeysSQL, args)
 	if err != nil {
@@ -67,7 +67,7 @@ SELECT count(*) FROM dead_letters d WHERE d.projection = @projection AND d.versi
 // CountLetters is how many dead letters of a version are parked for what they are, and not only because
 // they follow another.
 func CountLetters(ctx context.Context, q Querier, m ReadModel) (n int64, err error) {
-	if err := q.QueryRow(ctx, countLettersSQL, m.args()).Scan(&n); err != nil {
+	if err := q.QueryRow(ctx, countLettersSQL, m.Args()).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count dead letters: %w", err)
 	}
 	return n, nil

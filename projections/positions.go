@@ -68,7 +68,7 @@ func PositionsOf(ctx context.Context, q Querier, m ReadModel) ([]PositionRow, er
 }
 
 func collectPositions(ctx context.Context, q Querier, sql string, m ReadModel) ([]PositionRow, error) {
-	rows, err := q.Query(ctx, sql, m.args())
+	rows, err := q.Query(ctx, sql, m.Args())
 	if err != nil {
 		return nil, fmt.Errorf("read positions of %s: %w", m, err)
 	}
@@ -132,7 +132,7 @@ func InsertMissing(ctx context.Context, tx Tx, m ReadModel, parts []domain.Parti
 		return nil
 	}
 	parts = slices.SortedFunc(slices.Values(parts), domain.ComparePartitions)
-	args := m.args()
+	args := m.Args()
 	addPartitions(args, parts, func(p domain.Partition) domain.Partition { return p })
 	var topic string
 	switch err := tx.QueryRow(ctx, otherTopicSQL, args).Scan(&topic); {
@@ -172,7 +172,7 @@ func Advance(ctx context.Context, tx Tx, m ReadModel, moves []Move) (ok bool, er
 		return true, nil
 	}
 	moves = slices.SortedFunc(slices.Values(moves), func(a, b Move) int { return domain.ComparePartitions(a.From.In(), b.From.In()) })
-	args := m.args()
+	args := m.Args()
 	addPartitions(args, moves, func(m Move) domain.Partition { return m.From.In() })
 	rows, err := tx.Query(ctx, lockPositionsSQL, args)
 	if err != nil {
@@ -224,7 +224,7 @@ FROM unnest(@topic_ids::uuid[], @partitions::integer[], @topics::text[], @next::
 // InsertLoaded writes, for a bulk load, how far it goes and what it could not apply. The partitions have no position yet.
 func InsertLoaded(ctx context.Context, tx Tx, m ReadModel, rows []PositionRow, letters []DeadLetter, at time.Time) error {
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b PositionRow) int { return domain.ComparePartitions(a.In(), b.In()) })
-	args := m.args()
+	args := m.Args()
 	addPartitions(args, rows, func(r PositionRow) domain.Partition { return r.In() })
 	next, view := make([]int64, len(rows)), make([]int64, len(rows))
 	for i, r := range rows {
@@ -259,7 +259,7 @@ func CompleteTo(ctx context.Context, tx Tx, m ReadModel, rows []PositionRow) err
 		return nil
 	}
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b PositionRow) int { return domain.ComparePartitions(a.In(), b.In()) })
-	args := m.args()
+	args := m.Args()
 	addPartitions(args, rows, func(r PositionRow) domain.Partition { return r.In() })
 	next, complete := make([]int64, len(rows)), make([]time.Time, len(rows))
 	for i, r := range rows {
@@ -272,8 +272,8 @@ func CompleteTo(ctx context.Context, tx Tx, m ReadModel, rows []PositionRow) err
 	return nil
 }
 
-// args are those that most statements about a version have in common.
-func (m ReadModel) args() pgx.NamedArgs {
+// Args are those that most statements about a version have in common.
+func (m ReadModel) Args() pgx.NamedArgs {
 	return pgx.NamedArgs{"projection": m.Name(), "version": m.Version, "schema": m.Schema()}
 }
 

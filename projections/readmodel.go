@@ -58,7 +58,7 @@ SELECT v.fold_version FROM read_model_versions v WHERE v.projection = @projectio
 // it, would be by another rule.
 func CheckFold(ctx context.Context, q Querier, m ReadModel) error {
 	var fold int
-	if err := q.QueryRow(ctx, foldVersionSQL, m.args()).Scan(&fold); err != nil {
+	if err := q.QueryRow(ctx, foldVersionSQL, m.Args()).Scan(&fold); err != nil {
 		return fmt.Errorf("read the fold of %s: %w", m, err)
 	}
 	if fold != m.FoldVersion() {

@@ -152,7 +152,7 @@ func Overtakes(p Projection, later domain.Record, orderKey string) bool {
 
 // lockPosition locks a partition's position and gives where it stands.
 func lockPosition(ctx context.Context, tx Tx, m ReadModel, in domain.Partition) (next int64, err error) {
-	args := m.args()
+	args := m.Args()
 	addPartitions(args, []domain.Partition{in}, func(p domain.Partition) domain.Partition { return p })
 	var id [16]byte
 	var partition int32

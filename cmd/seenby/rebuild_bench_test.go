@@ -32,9 +32,9 @@ const rebuildMemoryMax = 512 << 20
 // verdicts a second that is beside what bounds it, in the same run: reading and decoding alone, and copying the same rows
 // into a table without an index and making its key, each beside the same by the tools of Kafka and PostgreSQL.
 func BenchmarkRebuild(b *testing.B) {
-	binary := filepath.Join(b.TempDir(), "seenby")
-	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
+	binary, err := builtBinary()
+	if err != nil {
+		b.Fatal(err)
 	}
 	for _, verdicts := range benchVerdicts(b, rebuildVerdicts) {
 		b.Run(fmt.Sprint(verdicts), func(b *testing.B) {

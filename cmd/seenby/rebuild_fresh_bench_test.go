@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -25,9 +24,9 @@ const (
 // BenchmarkRebuildFreshness reports how long it takes from a view's report until a read shows it, while nothing else
 // happens and while each of two read models is rebuilt beside it, throttled as by default, on the same machine.
 func BenchmarkRebuildFreshness(b *testing.B) {
-	binary := filepath.Join(b.TempDir(), "seenby")
-	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
+	binary, err := builtBinary()
+	if err != nil {
+		b.Fatal(err)
 	}
 	in, key := install(b)
 	in.setLimits(unlimited)

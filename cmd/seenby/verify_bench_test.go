@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,9 +39,9 @@ const (
 func BenchmarkVerify(b *testing.B) {
 	verdicts := benchVerdicts(b, verifyVerdicts)[0]
 	in, _ := install(b)
-	binary := filepath.Join(b.TempDir(), "seenby")
-	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
+	binary, err := builtBinary()
+	if err != nil {
+		b.Fatal(err)
 	}
 	fill := newVerifyFill(b, in, verdicts)
 	fill.topics()

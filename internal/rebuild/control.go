@@ -113,7 +113,7 @@ func leave(ctx context.Context, deps Deps, versions ...projections.ReadModel) er
 	if err := deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 		followed = false
 		for _, m := range versions {
-			tag, err := tx.Exec(ctx, leaveSQL, versionArgs(m))
+			tag, err := tx.Exec(ctx, leaveSQL, m.Args())
 			if err != nil {
 				return fmt.Errorf("have projectors leave %s: %w", m, err)
 			}
@@ -135,7 +135,7 @@ var dropSQL = []string{
 // dropVersion drops a version that is not live. A projector that still follows it finds no position to move.
 func dropVersion(ctx context.Context, tx projections.Tx, m projections.ReadModel) error {
 	for _, sql := range dropSQL {
-		if _, err := tx.Exec(ctx, sql, versionArgs(m)); err != nil {
+		if _, err := tx.Exec(ctx, sql, m.Args()); err != nil {
 			return fmt.Errorf("drop %s: %w", m, err)
 		}
 	}

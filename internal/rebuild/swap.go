@@ -122,14 +122,10 @@ var followSQL = projections.SQL("rebuild.follow", `
 UPDATE read_model_versions v SET followed = true WHERE v.projection = @projection AND v.version = @version`)
 
 func followVersion(ctx context.Context, tx projections.Tx, m projections.ReadModel) error {
-	if _, err := tx.Exec(ctx, followSQL, versionArgs(m)); err != nil {
+	if _, err := tx.Exec(ctx, followSQL, m.Args()); err != nil {
 		return fmt.Errorf("have projectors follow %s: %w", m, err)
 	}
 	return nil
-}
-
-func versionArgs(m projections.ReadModel) pgx.NamedArgs {
-	return pgx.NamedArgs{"projection": m.Name(), "version": m.Version}
 }
 
 var (
@@ -201,7 +197,7 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 				return fmt.Errorf("wait for readers: %w", err)
 			}
 			var live int
-			if err := tx.QueryRow(ctx, lockReadModelSQL, versionArgs(to)).Scan(&live); err != nil {
+			if err := tx.QueryRow(ctx, lockReadModelSQL, to.Args()).Scan(&live); err != nil {
 				return fmt.Errorf("look which version is live: %w", err)
 			}
 			switch live {
@@ -214,7 +210,7 @@ func swapVersions(ctx context.Context, deps Deps, from, to projections.ReadModel
 			if err := followVersion(ctx, tx, to); err != nil { // whoever meant to drop it comes too late
 				return err
 			}
-			if _, err := tx.Exec(ctx, showSQL, versionArgs(to)); err != nil {
+			if _, err := tx.Exec(ctx, showSQL, to.Args()); err != nil {
 				return fmt.Errorf("change the views: %w", err)
 			}
 			return hooks.last(ctx, tx)
@@ -252,7 +248,7 @@ WHERE d.projection = @projection AND d.version = @version AND NOT d.follows
 // the live version since they were compared is in its rows, and its event would be gone from what readers see. Both
 // versions' positions are locked, so nobody redrives meanwhile.
 func checkLetters(ctx context.Context, q projections.Querier, from, to projections.ReadModel) error {
-	args := versionArgs(to)
+	args := to.Args()
 	args["from"] = from.Version
 	var n int64
 	var first string
