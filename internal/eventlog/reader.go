@@ -163,16 +163,25 @@ func (r *Reader) Poll(ctx context.Context, eventsMax int) (domain.Batch, error) 
 
 func (r *Reader) fetchError(fetches kgo.Fetches) (err error) {
 	fetches.EachError(func(topic string, partition int32, e error) {
-		var loss *kgo.ErrDataLoss
 		switch {
-		case errors.Is(e, context.DeadlineExceeded) || errors.Is(e, context.Canceled):
-		case errors.As(e, &loss), errors.Is(e, kerr.OffsetOutOfRange), errors.Is(e, kerr.UnknownTopicID), errors.Is(e, kerr.InconsistentTopicID):
+		case errors.Is(e, context.DeadlineExceeded) || errors.Is(e, context.Canceled), NothingLost(e, r.next[topicPartition{topic, partition}].NextOffset):
+		case errors.As(e, new(*kgo.ErrDataLoss)), errors.Is(e, kerr.OffsetOutOfRange), errors.Is(e, kerr.UnknownTopicID), errors.Is(e, kerr.InconsistentTopicID):
 			err = dataLoss(topic, partition, "%v", e)
 		case err == nil:
 			err = unavailable(fmt.Sprintf("read %s/%d", topic, partition), e)
 		}
 	})
 	return err
+}
+
+// NothingLost tells that err is a client's [kgo.ErrDataLoss] and none to who was handed every record below next, control
+// records too, and no other. A client passes aborted records and hands none of them out; it asks the new leader of a
+// partition where the epoch of the last record it handed out ended, and holds against that how far it has passed. A
+// leader that comes and goes around an aborted transaction then looks like a log that was cut. The client reads on from
+// where that epoch ended, so that nothing is missed.
+func NothingLost(err error, next int64) bool {
+	var loss *kgo.ErrDataLoss
+	return errors.As(err, &loss) && next <= loss.ResetTo && loss.ResetTo < loss.ConsumedTo
 }
 
 func decodeRecord(in domain.Partition, kr *kgo.Record) domain.Record {

@@ -101,16 +101,17 @@ func (s *session) unbroken(ctx context.Context, records []*kgo.Record) error {
 
 func (s *session) take(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
 	fetches := s.client.PollRecords(ctx, s.w.g.cfg.BatchViewsMax-len(records))
-	if err := fetchError(fetches, s.topic(domain.TopicViews)); err != nil {
-		return nil, err
-	}
 	if records == nil {
 		records = make([]*kgo.Record, 0, fetches.NumRecords())
 	}
 	for r := range fetches.RecordsAll() {
 		records = append(records, r)
 	}
-	return records, nil
+	next := s.next
+	if len(records) > 0 {
+		next = records[len(records)-1].Offset + 1
+	}
+	return records, fetchError(fetches, s.topic(domain.TopicViews), next)
 }
 
 // decode reads the records. One that cannot be judged is marked malformed; only an event of a later version

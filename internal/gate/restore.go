@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"seenby/domain"
+	"seenby/internal/eventlog"
 )
 
 // restore rebuilds the memory from the partition's committed verdicts and sets where views are read on. It
@@ -103,14 +104,12 @@ func (s *session) readVerdicts(ctx context.Context, from, until int64, f func(*k
 	for at := from; at < until; {
 		poll, cancel := context.WithTimeout(ctx, restoreStall)
 		fetches := client.PollFetches(poll)
+		stalled := poll.Err() != nil && fetches.NumRecords() == 0
 		cancel()
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		}
-		if err := fetchError(fetches, verdicts); err != nil {
-			return err
-		}
-		if fetches.NumRecords() == 0 {
+		case stalled:
 			return domain.Errorf(domain.CodeUnavailable, "%s/%d cannot be read past %d of %d: is a transaction open on it?", verdicts, p, at, until)
 		}
 		for r := range fetches.RecordsAll() {
@@ -121,18 +120,20 @@ func (s *session) readVerdicts(ctx context.Context, from, until int64, f func(*k
 			}
 			at = r.Offset + 1
 		}
+		if err := fetchError(fetches, verdicts, at); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// fetchError is what went wrong in a poll: CodeDataLoss, CodeUnavailable or nil. The end of a poll's own time
-// is no error.
-func fetchError(fetches kgo.Fetches, topic string) (err error) {
+// fetchError is what went wrong in a poll that handed out the records below next: CodeDataLoss, CodeUnavailable or nil.
+// The end of a poll's own time is no error.
+func fetchError(fetches kgo.Fetches, topic string, next int64) (err error) {
 	fetches.EachError(func(_ string, p int32, e error) {
-		var loss *kgo.ErrDataLoss
 		switch {
-		case errors.Is(e, context.DeadlineExceeded), errors.Is(e, context.Canceled):
-		case errors.As(e, &loss):
+		case errors.Is(e, context.DeadlineExceeded), errors.Is(e, context.Canceled), eventlog.NothingLost(e, next):
+		case errors.As(e, new(*kgo.ErrDataLoss)):
 			// Opening anew would not notice that the log was cut and has grown past us again.
 			err = domain.Errorf(domain.CodeDataLoss, "%s/%d lost records that were acknowledged", topic, p).Because(e)
 		case err == nil:
