@@ -133,6 +133,15 @@ func (s *windowSet) advance(now int64) {
 		s.now, s.swept = now, now
 		return
 	}
+	// In halves of the window: an entry whose sweep is due may be 5/4 of the window old, and a whole window more would
+	// wrap its age.
+	for half := s.window / 2; half > 0 && now-s.now > half; {
+		s.sweep(s.now + half)
+	}
+	s.sweep(now)
+}
+
+func (s *windowSet) sweep(now int64) {
 	s.now = now
 	step := max(s.window/(sweepsPerWindow*windowShards), 1)
 	for ; now-s.swept >= step; s.swept += step {

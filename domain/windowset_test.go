@@ -92,3 +92,17 @@ func TestAgesDoNotWrap(t *testing.T) {
 		}
 	}
 }
+
+// A set that is swept and then hears nothing for a whole window holds entries older than two of them.
+func TestAgesDoNotWrapInALongSilence(t *testing.T) {
+	start := time.UnixMilli(1_795_000_000_000)
+	last := ^uint64(0) // in the shard that is swept last
+	s := newWindowSet(WindowMax)
+	s.add(last, start)
+	for _, at := range []time.Duration{WindowMax, WindowMax * 11 / 10, WindowMax * 21 / 10} {
+		s.add(1, start.Add(at))
+	}
+	if n := s.count(last, start.Add(WindowMax*21/10), WindowMax, 1); n != 0 {
+		t.Errorf("an entry of %v ago counts within %v", WindowMax*21/10, WindowMax)
+	}
+}
