@@ -26,7 +26,7 @@ type rebuildCommand struct {
 	Memory            string        `help:"What the process may hold in memory, and after it PostgreSQL to build keys; more is sorted in temporary files." default:"512MB"`
 	TempDir           string        `help:"Where those are; the system's directory by default." placeholder:"DIR" type:"path" name:"temp-dir"`
 	LagMax            time.Duration `help:"Wait while the live read models are further behind than this and moving; 0: never." default:"2s" name:"lag-max"`
-	AcceptDifferences string        `help:"Swap though the versions differ; your name, for the history." placeholder:"WHO" name:"accept-differences"`
+	AcceptDifferences string        `help:"Swap though the versions differ; your name, for the history." placeholder:"WHO" xor:"what" name:"accept-differences"`
 
 	List     bool `help:"List the versions that stand and the rebuilds there were." xor:"what"`
 	Pause    bool `help:"Pause the projection's unfinished rebuild." xor:"what"`
