@@ -28,6 +28,7 @@ var kafkaFaults = []fault{
 const (
 	brokerStart = 2 * time.Minute // three cold machines share two cores
 	askWithin   = 15 * time.Second
+	gatesOpen   = 2 * time.Minute // other faults may have both start, without PostgreSQL and with millions of views to remember
 	stopSeconds = 30
 )
 
@@ -184,7 +185,7 @@ func holdBackMarker(ctx context.Context, w *world, random *rand.Rand) error {
 	}
 	hold(true)
 	defer hold(false)
-	if err := until(ctx, askWithin, "markers to be held back", func() error {
+	if err := until(ctx, gatesOpen, "markers to be held back", func() error {
 		if n := w.heldMarkers() - before; n == 0 {
 			return errors.New("none was")
 		}
