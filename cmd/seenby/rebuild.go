@@ -23,7 +23,7 @@ type rebuildCommand struct {
 	Projection string `arg:"" optional:"" name:"projection" help:"What to rebuild: posts, impressions, uniqueviews, people, timeseries."`
 	All        bool   `help:"Rebuild all projections, one after the other."`
 
-	Memory            string        `help:"What the process may hold in memory, and after it PostgreSQL to build keys; more is sorted in temporary files." default:"512MB"`
+	Memory            string        `help:"What the process may hold in memory; more is sorted in temporary files." default:"512MB"`
 	TempDir           string        `help:"Where those are; the system's directory by default." placeholder:"DIR" type:"path" name:"temp-dir"`
 	LagMax            time.Duration `help:"Wait while the live read models are further behind than this and moving; 0: never." default:"2s" name:"lag-max"`
 	AcceptDifferences string        `help:"Swap though the versions differ; your name, for the history." placeholder:"WHO" xor:"what" name:"accept-differences"`
@@ -143,8 +143,7 @@ func (c rebuildCommand) one(env *environment, deps rebuild.Deps, p projections.P
 		if c.DryRun {
 			return env.planRebuild(deps, p, opts, c.JSON)
 		}
-		before := debug.SetMemoryLimit(rebuildHeap) // what the bulk load holds is outside of Go's heap
-		defer debug.SetMemoryLimit(before)
+		defer boundHeap()()
 		result, err := rebuild.Run(env.ctx, deps, p, opts)
 		printer.end()
 		if err != nil {
@@ -158,9 +157,17 @@ func (c rebuildCommand) one(env *environment, deps rebuild.Deps, p projections.P
 const (
 	// rebuildHeap is for all but the bulk load: what is fetched and decoded, and the program itself.
 	rebuildHeap = 192 << 20
+	// rebuildGCPercent lets garbage fill what the heap may take: little of it lives, and collecting it costs reading.
+	rebuildGCPercent = 800
 	// rebuildMemoryMin leaves enough to sort more than crumbs.
 	rebuildMemoryMin = rebuildHeap + 64<<20
 )
+
+// boundHeap sets the collector to rebuildHeap: what a bulk load holds is outside of it. The function sets it back.
+func boundHeap() func() {
+	percent, limit := debug.SetGCPercent(rebuildGCPercent), debug.SetMemoryLimit(rebuildHeap)
+	return func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }
+}
 
 func (c rebuildCommand) memory() (int64, error) {
 	n, err := units.RAMInBytes(c.Memory)

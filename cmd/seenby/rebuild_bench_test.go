@@ -142,6 +142,7 @@ func (b *rebuildBench) consume() time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
+	defer boundHeap()()
 	var n atomic.Int64
 	started := time.Now()
 	group, ctx := errgroup.WithContext(b.Context())

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"seenby/domain"
 	"seenby/projections"
@@ -83,10 +84,11 @@ func qualified(m projections.ReadModel, table string) string {
 
 func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
-// The keys first: they are what a table must have. A key's own index has no line of its own.
+// Constraints go by the name of their index.
 var indexesSQL = projections.SQL("rebuild.indexes", `
-SELECT t.relname, x.relname, COALESCE(pg_get_constraintdef(k.oid), ''), pg_get_indexdef(i.indexrelid),
-       EXISTS (SELECT FROM pg_class m JOIN pg_namespace mn ON mn.oid = m.relnamespace WHERE mn.nspname = @made AND m.relname = x.relname)
+SELECT t.relname, x.relname, COALESCE(k.contype::text, ''), pg_get_indexdef(i.indexrelid),
+       EXISTS (SELECT FROM pg_class m JOIN pg_namespace mn ON mn.oid = m.relnamespace WHERE mn.nspname = @made AND m.relname = x.relname),
+       EXISTS (SELECT FROM pg_constraint m JOIN pg_namespace mn ON mn.oid = m.connamespace WHERE mn.nspname = @made AND m.conname = x.relname)
 FROM pg_index i
 JOIN pg_class x ON x.oid = i.indexrelid
 JOIN pg_class t ON t.oid = i.indrelid
@@ -95,14 +97,15 @@ LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u
 WHERE n.nspname = @schema
 ORDER BY i.indisprimary DESC, t.relname, x.relname`)
 
-// index is a key or an index of the live version.
+// index is an index of the live version, and maybe that of a constraint of the same name.
 type index struct {
 	Table, Name, Constraint, Definition string
-	Made                                bool // in the new version too
+	Made, Constrains                    bool // in the new version too
 }
 
-// keys gives the new version the keys and indexes of the live one, one transaction each, and tells the planner what is in
-// its tables.
+// keys gives the new version the indexes and constraints of the live one and tells the planner what is in its tables, each
+// in a transaction of its own. Where nobody waits for live read models, as many indexes are made at once as there are
+// workers: to wait between two of them is the only way to spare others.
 func (r *run) keys(ctx context.Context) error {
 	var all []index
 	if err := r.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
@@ -115,8 +118,12 @@ func (r *run) keys(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	group, making := errgroup.WithContext(ctx)
+	group.SetLimit(1)
+	if r.opts.LagMax == 0 {
+		group.SetLimit(max(1, r.opts.Workers))
+	}
 	for i, x := range all {
-		r.tell(func(p *Progress) { p.Detail = fmt.Sprintf("%s, %d of %d", x.Name, i+1, len(all)) })
 		if x.Made {
 			continue
 		}
@@ -124,8 +131,23 @@ func (r *run) keys(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := r.alter(ctx, sql); err != nil {
-			return fmt.Errorf("make %s of %s: %w", x.Name, r.model, err)
+		group.Go(func() error {
+			r.tell(func(p *Progress) { p.Detail = fmt.Sprintf("%s, %d of %d", x.Name, i+1, len(all)) })
+			if err := r.alter(making, sql); err != nil {
+				return fmt.Errorf("make %s of %s: %w", x.Name, r.model, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, x := range all {
+		if x.Constraint == "" || x.Constrains {
+			continue
+		}
+		if err := r.alter(ctx, x.constrain(r.model)); err != nil {
+			return fmt.Errorf("make the constraint %s of %s: %w", x.Name, r.model, err)
 		}
 	}
 	for _, table := range r.model.Tables() {
@@ -137,32 +159,30 @@ func (r *run) keys(ctx context.Context) error {
 	return nil
 }
 
+// constraints are those that an index that stands can be made into, as PostgreSQL names their types.
+var constraints = map[string]string{"p": "PRIMARY KEY", "u": "UNIQUE"}
+
 // make is the statement that makes the index in another version.
 func (x index) make(from, to projections.ReadModel) (string, error) {
-	if x.Constraint != "" {
-		return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s %s", qualified(to, x.Table), pgx.Identifier{x.Name}.Sanitize(), x.Constraint), nil
-	}
 	before, after, found := strings.Cut(x.Definition, " ON "+from.Schema()+".")
-	if !found {
+	if !found || x.Constraint != "" && constraints[x.Constraint] == "" {
 		return "", domain.Errorf(domain.CodeInternal, "index %s of %s is not understood: %s", x.Name, from, x.Definition)
 	}
 	return before + " ON " + to.Schema() + "." + after, nil
 }
 
-var sortMemorySQL = projections.SQL("rebuild.sort_memory", `
-SELECT set_config('maintenance_work_mem',
-                  GREATEST(pg_size_bytes(current_setting('maintenance_work_mem')), @bytes::bigint) / 1024 || 'kB', true)`)
+// constrain is the statement that makes the index, which stands, that of its constraint.
+func (x index) constrain(to projections.ReadModel) string {
+	name := pgx.Identifier{x.Name}.Sanitize()
+	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s %s USING INDEX %s", qualified(to, x.Table), name, constraints[x.Constraint], name)
+}
 
-// alter runs a statement on the new version's tables in a transaction of its own, while the rebuild is this process's. What
-// it sorts may take the memory that the load has given back.
+// alter runs a statement on the new version's tables in a transaction of its own, while the rebuild is this process's.
 func (r *run) alter(ctx context.Context, sql string) error {
 	if err := r.mayGoOn(ctx); err != nil {
 		return err
 	}
 	return r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-		if _, err := tx.Exec(ctx, sortMemorySQL, pgx.NamedArgs{"bytes": r.opts.MemoryBytes}); err != nil {
-			return fmt.Errorf("allow memory for sorting: %w", err)
-		}
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
