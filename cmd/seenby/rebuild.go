@@ -157,15 +157,17 @@ func (c rebuildCommand) one(env *environment, deps rebuild.Deps, p projections.P
 const (
 	// rebuildHeap is for all but the bulk load: what is fetched and decoded, and the program itself.
 	rebuildHeap = 192 << 20
+	// rebuildProgram is the part of it that the collector does not see: code, and what it is late to give back.
+	rebuildProgram = 48 << 20
 	// rebuildGCPercent lets garbage fill what the heap may take: little of it lives, and collecting it costs reading.
 	rebuildGCPercent = 800
 	// rebuildMemoryMin leaves enough to sort more than crumbs.
 	rebuildMemoryMin = rebuildHeap + 64<<20
 )
 
-// boundHeap sets the collector to rebuildHeap: what a bulk load holds is outside of it. The function sets it back.
+// boundHeap keeps the collector within rebuildHeap: what a bulk load holds is outside of it. The function sets it back.
 func boundHeap() func() {
-	percent, limit := debug.SetGCPercent(rebuildGCPercent), debug.SetMemoryLimit(rebuildHeap)
+	percent, limit := debug.SetGCPercent(rebuildGCPercent), debug.SetMemoryLimit(rebuildHeap - rebuildProgram)
 	return func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }
 }
 
