@@ -153,7 +153,7 @@ type ViewReported struct {
 	ViewedAt   time.Time // as claimed; zero: the received time
 	SentAt     time.Time // the sender's clock when it sent; zero: unknown
 	Anonymous  bool
-	Imported   bool
+	Imported   bool // from elsewhere: as old as it may be, and outside of the viewer's limits
 	Context    *ViewContext
 	Readmitted *Readmission // set where the keeper appended the view again
 }

@@ -66,8 +66,9 @@ func (o *Overlay) Judge(r ViewRecord, post PostAnswer, limits Limits) *Verdict {
 	case ReasonUndecided:
 		v.WaitsFor, v.DeadLetters = post.WaitsFor, post.DeadLetters
 	case ReasonNone:
-		// A readmitted view takes no quota: it was not refused for its own time.
-		if v.Readmits == nil {
+		// A readmitted view takes no quota: it was not refused for its own time. Nor does an imported one: when it was
+		// imported says nothing about its viewer.
+		if v.Readmits == nil && !v.Imported {
 			fullAt, ok := o.take(viewerHash(v.Viewer), limits.Quota)
 			if !ok {
 				v.Reason = ReasonViewerQuota
@@ -82,7 +83,7 @@ func (o *Overlay) Judge(r ViewRecord, post PostAnswer, limits Limits) *Verdict {
 // reason tries every reason but the quota, which changes what it asks.
 func (o *Overlay) reason(v *Verdict, post PostAnswer, limits Limits) Reason {
 	if v.Readmits == nil {
-		if v.ViewedAt.Before(o.now.Add(-limits.Stale)) {
+		if !v.Imported && v.ViewedAt.Before(o.now.Add(-limits.Stale)) {
 			return ReasonStale
 		}
 		// The claimed time is bounded too, corrected or not: an id is forgotten after the duplicate window, and
@@ -111,7 +112,7 @@ func (o *Overlay) reason(v *Verdict, post PostAnswer, limits Limits) Reason {
 		return ReasonDeletedPost
 	case post.Known && !v.maySee(post):
 		return negative(ReasonNotInAudience)
-	case o.capped(pairHash(v.Viewer, v.Post), limits.PostCap):
+	case !v.Imported && o.capped(pairHash(v.Viewer, v.Post), limits.PostCap):
 		return ReasonPostCap
 	}
 	return ReasonNone

@@ -57,6 +57,7 @@ func viewed(t time.Time) func(*step)              { return func(s *step) { s.vie
 func sent(t time.Time) func(*step)                { return func(s *step) { s.view.SentAt = t } }
 func received(t time.Time) func(*step)            { return func(s *step) { s.at = t } }
 func anonymous(s *step)                           { s.view.Anonymous = true }
+func imported(s *step)                            { s.view.Imported = true }
 func commit(s *step)                              { s.commit = true }
 func found(p domain.PostAnswer) func(*step)       { return func(s *step) { s.post = p } }
 func limited(f func(*domain.Limits)) func(*step)  { return func(s *step) { f(&s.limits) } }
@@ -142,6 +143,14 @@ func TestJudge(t *testing.T) {
 		"nor anybody's author":                     {view(found(audience(domain.AudienceAuthor, true)), by(domain.PersonRef{Tenant: tenant, Person: author}), anonymous, is(domain.ReasonNotInAudience))},
 		"a membership that may be there":           {view(found(func() domain.PostAnswer { p := audience("audience:x", false); p.Final = false; return p }()), is(domain.ReasonUndecided))},
 		"a positive answer stands without waiting": {view(found(func() domain.PostAnswer { p := everyones; p.Final = false; return p }()))},
+
+		"an imported view is as old as it is":                 {view(imported, viewed(noon.Add(-9000*hour)))},
+		"an imported view has a future too":                   {view(imported, viewed(noon.Add(limits.Future+time.Microsecond)), is(domain.ReasonFuture))},
+		"an imported view counts once":                        {view(imported, commit), view(imported, is(domain.ReasonDuplicate))},
+		"an imported view that was reported":                  {view(commit), view(imported, is(domain.ReasonDuplicate))},
+		"an imported view of a post that may be there":        {view(imported, found(unpassed), is(domain.ReasonUndecided))},
+		"an imported view of who is not in the audience":      {view(imported, found(audience("audience:friends", false)), is(domain.ReasonNotInAudience))},
+		"an imported view that is readmitted keeps its times": {view(imported, viewed(noon.Add(-72*hour)), readmits(domain.Readmission{Offset: 4, Received: noon, ViewedAt: noon.Add(-72 * hour)}))},
 
 		"a readmitted view keeps its times":            {view(viewed(noon.Add(-72*hour)), readmits(domain.Readmission{Offset: 4, Received: noon.Add(-71 * hour), ViewedAt: noon.Add(-72 * hour)}))},
 		"a readmitted view that was counted meanwhile": {view(commit), view(readmits(domain.Readmission{Offset: 4, Received: noon, ViewedAt: noon}), is(domain.ReasonDuplicate))},
@@ -244,6 +253,31 @@ func TestReadmittedViewTakesNoQuota(t *testing.T) {
 	}
 }
 
+// What a viewer saw elsewhere neither is bounded by what the viewer may see here nor takes anything of it, before the batch
+// is committed and after.
+func TestImportedViewsAreOutsideOfTheViewersLimits(t *testing.T) {
+	for _, batch := range []string{"in one batch", "over commits"} {
+		t.Run(batch, func(t *testing.T) {
+			steps := each(3000, noon, 0, imported)
+			steps = append(steps, each(60, noon, 3000)...)
+			steps = append(steps, each(1, noon, 3060, is(domain.ReasonPostCap))...)
+			steps = append(steps, each(1940, noon, 3061, named)...)
+			steps = append(steps, each(1, noon, 5001, named, is(domain.ReasonViewerQuota))...)
+			steps = append(steps, each(10, noon, 5002, imported)...)
+			if batch == "over commits" {
+				for i := range steps {
+					steps[i].commit = i%97 == 0
+				}
+			}
+			for _, v := range run(t, steps) {
+				if v.Imported && !v.QuotaFullAt.IsZero() {
+					t.Fatalf("an imported view took quota: %+v", v)
+				}
+			}
+		})
+	}
+}
+
 func TestVerdictCarriesAll(t *testing.T) {
 	dwell := int64(5)
 	context := &domain.ViewContext{App: "ios", DwellMS: &dwell}
@@ -256,7 +290,7 @@ func TestVerdictCarriesAll(t *testing.T) {
 	want := &domain.Verdict{
 		Viewer: anna, ViewID: id(9), ViewOffset: 77, Post: "p", Author: author, PostVersion: 3, AudienceKind: "everyone",
 		LimitsRevision: 1, ClaimedAt: claimed, ViewedAt: noon.Add(-10 * time.Minute), Received: noon, Imported: true,
-		Context: context, QuotaFullAt: noon.Add(100 * time.Millisecond),
+		Context: context,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -56,7 +56,8 @@ func (m *Memory) Remember(v *Verdict, at time.Time) {
 		return
 	}
 	m.ids.add(idHash(v.Viewer, v.ViewID), m.now)
-	if m.pairs.keeps(m.now) { // most of a restore is older, and is spared the hash
+	// An imported view was seen at another time: it takes nothing of what its viewer may see today.
+	if !v.Imported && m.pairs.keeps(m.now) { // most of a restore is older, and is spared the hash
 		m.pairs.add(pairHash(v.Viewer, v.Post), m.now)
 	}
 	if !v.QuotaFullAt.IsZero() {
@@ -162,6 +163,9 @@ func (o *Overlay) remember(v *Verdict) {
 		return
 	}
 	o.ids[idHash(v.Viewer, v.ViewID)] = o.now.UnixMilli()
+	if v.Imported {
+		return
+	}
 	pair := pairHash(v.Viewer, v.Post)
 	o.pairs[pair] = append(o.pairs[pair], o.now.UnixMilli())
 	if !v.QuotaFullAt.IsZero() {

@@ -37,6 +37,8 @@ func TestRestoredMemoryJudgesAlike(t *testing.T) {
 				Viewer: domain.PersonRef{Tenant: tenant, Person: domain.PersonKey{rapid.Byte().Draw(t, "viewer") % 3}},
 				ViewID: id(rapid.Byte().Draw(t, "id") % 40),
 				Post:   domain.PostID(rapid.SampledFrom([]string{"p", "q"}).Draw(t, "post")),
+
+				Imported: rapid.IntRange(0, 4).Draw(t, "imported") == 0,
 			}}
 		}
 		for range rapid.IntRange(1, 200).Draw(t, "views") {

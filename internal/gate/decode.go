@@ -22,13 +22,14 @@ const (
 	fieldVerdictID    = 1
 	fieldVerdictView  = 2
 	fieldVerdictPost  = 3
+	fieldVerdictImp   = 13
 	fieldVerdictEpoch = 16
 	reasonNotRead     = domain.Reason("not read") // stands for any refusal
 	protoBytesNeeded  = protowire.BytesType
 	protoVarintNeeded = protowire.VarintType
 )
 
-// decode returns a verdict that the next call overwrites: Viewer, ViewID, ViewOffset, ViewEpoch, Post and
+// decode returns a verdict that the next call overwrites: Viewer, ViewID, ViewOffset, ViewEpoch, Post, Imported and
 // QuotaFullAt of a counted one; of a refused one only ViewOffset, ViewEpoch and that it was refused.
 func (d *decoder) decode(r *kgo.Record) (*domain.Verdict, error) {
 	d.v = domain.Verdict{}
@@ -106,6 +107,10 @@ func (d *decoder) content(b []byte) bool {
 			epoch, m := protowire.ConsumeVarint(b)
 			n = m
 			d.v.ViewEpoch = domain.LeaderEpoch(epoch) //nolint:gosec // as it was written
+		case num == fieldVerdictImp && typ == protoVarintNeeded:
+			imported, m := protowire.ConsumeVarint(b)
+			n = m
+			d.v.Imported = d.v.Counted() && imported != 0
 		case num == fieldVerdictPost && typ == protoBytesNeeded:
 			post, m := protowire.ConsumeBytes(b)
 			n = m

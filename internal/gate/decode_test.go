@@ -21,7 +21,7 @@ func TestDecoderAgrees(t *testing.T) {
 			ViewOffset: rapid.Int64Min(0).Draw(t, "offset"),
 			ViewEpoch:  domain.LeaderEpoch(rapid.Int32Min(0).Draw(t, "epoch")),
 			Post:       domain.PostID(rapid.StringMatching(`[a-zé€]{1,40}`).Draw(t, "post")),
-			Author:     person(3), PostVersion: 4, AudienceKind: "everyone", Anonymous: true,
+			Author:     person(3), PostVersion: 4, AudienceKind: "everyone", Anonymous: true, Imported: rapid.Bool().Draw(t, "imported"),
 			ClaimedAt: noon, ViewedAt: noon, Received: noon,
 			Context: &domain.ViewContext{App: "web"},
 			Reason:  rapid.SampledFrom(append([]domain.Reason{domain.ReasonNone, domain.ReasonNone}, domain.Reasons...)).Draw(t, "reason"),
@@ -43,7 +43,7 @@ func TestDecoderAgrees(t *testing.T) {
 		if got.ViewOffset != v.ViewOffset || got.ViewEpoch != v.ViewEpoch || got.Counted() != v.Counted() {
 			t.Fatalf("%+v of %+v", got, v)
 		}
-		if v.Counted() && (got.Viewer != v.Viewer || got.ViewID != v.ViewID || got.Post != v.Post || !got.QuotaFullAt.Equal(v.QuotaFullAt)) {
+		if v.Counted() && (got.Viewer != v.Viewer || got.ViewID != v.ViewID || got.Post != v.Post || got.Imported != v.Imported || !got.QuotaFullAt.Equal(v.QuotaFullAt)) {
 			t.Fatalf("%+v of %+v", got, v)
 		}
 		// A record cut anywhere is an error, never a panic and never a shorter verdict.
@@ -69,7 +69,7 @@ func FuzzDecoder(f *testing.F) {
 		if err != nil || errFull != nil || !ok {
 			return
 		}
-		if v.Counted() != full.Counted() || v.ViewOffset != full.ViewOffset || v.Counted() && (v.ViewID != full.ViewID || v.Post != full.Post || v.Viewer != full.Viewer) {
+		if v.Counted() != full.Counted() || v.ViewOffset != full.ViewOffset || v.Counted() && (v.ViewID != full.ViewID || v.Post != full.Post || v.Imported != full.Imported || v.Viewer != full.Viewer) {
 			t.Fatalf("%+v of %+v", v, full)
 		}
 	})
