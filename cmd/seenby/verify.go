@@ -96,7 +96,7 @@ type snapshots struct{ store *postgres.Store }
 // Read implements verify.ReadModels.
 func (m snapshots) Read(ctx context.Context, s verify.Scope, to verify.Rows) error {
 	return m.store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
-		live, err := projections.Live(ctx, q, []projections.Projection{impressions.Projection{}, uniqueviews.Projection{}})
+		live, err := projections.Live(ctx, q, []projections.Projection{impressions.Projection{}, uniqueviews.Projection{}, posts.Projection{}})
 		if err != nil {
 			return err
 		}
@@ -114,9 +114,14 @@ func (m snapshots) Read(ctx context.Context, s verify.Scope, to verify.Rows) err
 			switch {
 			case r.Partition.Topic == domain.TopicVerdicts:
 				state.Parked[projection] = append(state.Parked[projection], verify.Place{Partition: r.Partition, Offset: r.Offset})
-			case projection == posts.Name && !keys[string(r.OrderKey)]:
-				keys[string(r.OrderKey)] = true
-				state.ParkedKeys = append(state.ParkedKeys, r.OrderKey)
+			case projection == posts.Name:
+				if r.Partition.Topic == domain.TopicPosts {
+					state.Parked[projection] = append(state.Parked[projection], verify.Place{Partition: r.Partition, Offset: r.Offset})
+				}
+				if !keys[string(r.OrderKey)] {
+					keys[string(r.OrderKey)] = true
+					state.ParkedKeys = append(state.ParkedKeys, r.OrderKey)
+				}
 			}
 		}); err != nil {
 			return err
@@ -127,6 +132,11 @@ func (m snapshots) Read(ctx context.Context, s verify.Scope, to verify.Rows) err
 		of := domain.PostKey{Tenant: s.Tenant, Post: s.Post}
 		if err := impressions.Rows(ctx, q, of, func(key domain.PostKey, shard int16, n impressions.Count) {
 			to.Impressions(key, shard, n.Impressions, n.AnonymousImpressions)
+		}); err != nil {
+			return err
+		}
+		if err := posts.BaselineRows(ctx, q, of, func(key domain.PostKey, b domain.Baseline) {
+			to.Imported(key, b.Impressions, b.UniqueViewers, b.AsOf.UnixMicro())
 		}); err != nil {
 			return err
 		}

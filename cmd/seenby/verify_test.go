@@ -60,11 +60,12 @@ func TestVerify(t *testing.T) {
 		"a viewer less":              {`DELETE FROM unique_views WHERE post = 'hello' AND viewer = (SELECT viewer FROM unique_views WHERE post = 'hello' ORDER BY viewer LIMIT 1)`, "viewer rows", false},
 		"a viewer more":              {`INSERT INTO unique_views VALUES ('demo', 'hello', 'sixteen bytes it', 'epoch', now(), 1, 0)`, "viewer rows", false},
 		"a count of unique viewers":  {`UPDATE unique_view_counts SET unique_viewers = unique_viewers + 1 WHERE post = 'hello' AND shard = (SELECT min(shard) FROM unique_view_counts WHERE post = 'hello')`, "unique viewers", false},
+		"imported counts":            {`UPDATE posts SET baseline_impressions = 7, baseline_as_of = 'epoch' WHERE post = 'hello'`, "imported impressions", false},
 		"a row of unique views more": {`INSERT INTO unique_view_counts VALUES ('demo', 'hello', 7, 1) ON CONFLICT (tenant, post, shard) DO UPDATE SET unique_viewers = unique_view_counts.unique_viewers + 1`, "unique viewers", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in.mustChange(conn, `CREATE TABLE before_i AS TABLE impressions; CREATE TABLE before_u AS TABLE unique_views; CREATE TABLE before_c AS TABLE unique_view_counts`)
-			defer in.mustChange(conn, `DELETE FROM impressions; DELETE FROM unique_views; DELETE FROM unique_view_counts; INSERT INTO impressions TABLE before_i; INSERT INTO unique_views TABLE before_u;
+			defer in.mustChange(conn, `UPDATE posts SET baseline_impressions = 0, baseline_as_of = NULL WHERE post = 'hello'; DELETE FROM impressions; DELETE FROM unique_views; DELETE FROM unique_view_counts; INSERT INTO impressions TABLE before_i; INSERT INTO unique_views TABLE before_u;
 				INSERT INTO unique_view_counts TABLE before_c; DROP TABLE before_i, before_u, before_c`)
 			if tag, err := conn.Exec(t.Context(), c.change); err != nil || tag.RowsAffected() != 1 {
 				t.Fatalf("%v %v", tag, err)

@@ -147,10 +147,14 @@ func (env *environment) printDifference(d *verify.PostDifference) {
 	}{
 		{"impressions", d.Impressions}, {"anonymous impressions", d.AnonymousImpressions},
 		{"unique viewers", d.UniqueViewers}, {"viewer rows", d.ViewerRows},
+		{"imported impressions", d.ImportedImpressions}, {"imported viewers", d.ImportedUniqueViewers},
 	} {
 		if f.Differs() {
 			env.printf("    %-22s %s, and by the log %s\n", f.name, grouped(f.ReadModel), grouped(f.Log))
 		}
+	}
+	if d.ImportedAsOfDiffers {
+		env.printf("    %-22s of another as_of than by the log\n", "imported counts")
 	}
 	if d.ViewerRowsDiffer && !d.ViewerRows.Differs() {
 		env.printf("    %-22s as many as by the log, but at least one has another viewer, first, last, times or shard\n", "viewer rows")
@@ -171,6 +175,7 @@ func (env *environment) printPost(r *verify.Report, d *verify.PostDetail) {
 	}{
 		{"impressions", d.Impressions}, {"anonymous impressions", d.AnonymousImpressions},
 		{"unique viewers", d.UniqueViewers}, {"viewer rows", d.ViewerRows},
+		{"imported impressions", d.ImportedImpressions}, {"imported viewers", d.ImportedUniqueViewers},
 	} {
 		t.add("  "+f.name, grouped(f.ReadModel), grouped(f.Log), differs(f.Differs()))
 	}

@@ -1,6 +1,10 @@
 package httpapi
 
-import "time"
+import (
+	"time"
+
+	"seenby/domain"
+)
 
 // Post is a post as it is answered. A null author is a person whose name the read models do not have: it has not
 // reached them yet, or the person was erased.
@@ -14,11 +18,44 @@ type Post struct {
 	CreatedAt     time.Time  `json:"created_at"`
 	UpdatedAt     time.Time  `json:"updated_at"`
 	Version       int64      `json:"version" minimum:"1" doc:"Raised by every change; the ETag."`
-	Impressions   int64      `json:"impressions" minimum:"0" doc:"All counted views."`
-	UniqueViewers int64      `json:"unique_viewers" minimum:"0" doc:"Known people who saw it."`
+	Impressions   int64      `json:"impressions" minimum:"0" doc:"All counted views, and those that were imported as a count."`
+	UniqueViewers int64      `json:"unique_viewers" minimum:"0" doc:"Known people who saw it, and those that were imported as a count: who is among both is in it twice."`
 	AsOf          *time.Time `json:"as_of" doc:"Every view accepted before it is included; null until the first views are projected."`
 
-	AnonymousImpressions int64 `json:"anonymous_impressions" minimum:"0" doc:"Those of impressions whose viewer was anonymous."`
+	AnonymousImpressions int64 `json:"anonymous_impressions" minimum:"0" doc:"Those of the counted impressions whose viewer was anonymous."`
+	CountParts
+}
+
+// CountParts are what the counts of a post are the sum of. Both are absent where no counts were imported.
+type CountParts struct {
+	Counted  *CountedPart  `json:"counted,omitempty" doc:"The part of the sums that was counted here. Absent where no counts were imported: then it is all."`
+	Imported *ImportedPart `json:"imported,omitempty" doc:"The part that was counted elsewhere."`
+}
+
+// CountedPart is what Seenby counted of a post, view by view.
+type CountedPart struct {
+	_             struct{} `json:"-" additionalProperties:"true"`
+	Impressions   int64    `json:"impressions" minimum:"0"`
+	UniqueViewers int64    `json:"unique_viewers" minimum:"0"`
+}
+
+// ImportedPart is what a post counted elsewhere.
+type ImportedPart struct {
+	_             struct{}  `json:"-" additionalProperties:"true"`
+	Impressions   int64     `json:"impressions" minimum:"0"`
+	UniqueViewers int64     `json:"unique_viewers" minimum:"0"`
+	AsOf          time.Time `json:"as_of" doc:"When it was so, as the import says."`
+}
+
+// partsOf are the parts of a post's sums.
+func partsOf(impressions, viewers int64, b domain.Baseline) CountParts {
+	if b.AsOf.IsZero() {
+		return CountParts{}
+	}
+	return CountParts{
+		Counted:  &CountedPart{Impressions: impressions, UniqueViewers: viewers},
+		Imported: &ImportedPart{Impressions: b.Impressions, UniqueViewers: b.UniqueViewers, AsOf: b.AsOf.UTC()},
+	}
 }
 
 // Counts is the answer of GET /v1/counts.
@@ -32,10 +69,11 @@ type Counts struct {
 type PostCount struct {
 	_             struct{} `json:"-" additionalProperties:"true"`
 	Post          string   `json:"post"`
-	Impressions   int64    `json:"impressions" minimum:"0"`
-	UniqueViewers int64    `json:"unique_viewers" minimum:"0"`
+	Impressions   int64    `json:"impressions" minimum:"0" doc:"All counted views, and those that were imported as a count."`
+	UniqueViewers int64    `json:"unique_viewers" minimum:"0" doc:"Known people who saw it, and those that were imported as a count."`
 
 	AnonymousImpressions int64 `json:"anonymous_impressions" minimum:"0"`
+	CountParts
 }
 
 // Viewers is one page of a post's viewers.

@@ -27,6 +27,7 @@ type reader interface {
 	feed(ctx context.Context, filter posts.FeedFilter, after *posts.FeedCursor, limit int) ([]posts.FeedPost, error)
 	outcome(ctx context.Context, key domain.PostKey, id domain.EventID) (domain.Outcome, bool, error)
 	impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error)
+	baselines(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]domain.Baseline, error)
 	uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error)
 	viewers(ctx context.Context, key domain.PostKey, after *uniqueviews.ViewersCursor, limit int) ([]uniqueviews.Viewer, error)
 	postTimeSeries(ctx context.Context, key domain.PostKey, in timeseries.Range) ([]timeseries.Bucket, error)
@@ -70,6 +71,10 @@ func (r storedReader) outcome(ctx context.Context, key domain.PostKey, id domain
 
 func (r storedReader) impressions(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]impressions.Count, error) {
 	return impressions.Counts(ctx, r.q, keys)
+}
+
+func (r storedReader) baselines(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]domain.Baseline, error) {
+	return posts.Baselines(ctx, r.q, keys)
 }
 
 func (r storedReader) uniqueViewers(ctx context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {

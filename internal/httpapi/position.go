@@ -39,7 +39,10 @@ var (
 		domain.TopicPeople:    {projectionPeople},
 		domain.TopicViews:     {projectionImpressions, projectionUniqueViews},
 	}
-	readsOfCounts  = reads{domain.TopicViews: {projectionImpressions, projectionUniqueViews}}
+	readsOfCounts = reads{
+		domain.TopicPosts: {projectionPosts}, // imported counts
+		domain.TopicViews: {projectionImpressions, projectionUniqueViews},
+	}
 	readsOfViewers = reads{
 		domain.TopicPosts:  {projectionPosts},
 		domain.TopicPeople: {projectionPeople},

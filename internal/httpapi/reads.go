@@ -122,11 +122,12 @@ func answerPosts(ctx context.Context, r reader, tenant domain.TenantID, of []pos
 	}
 	answers := make([]Post, len(of))
 	for i, p := range of {
+		counted, viewers := impressions[p.Key], unique[p.Key]
 		answers[i] = Post{
 			ID: string(p.Key.Post), Author: nameOf(names, p.Author), Audience: string(p.Audience), Body: p.Text,
 			PublishedAt: p.PublishedAt.UTC(), CreatedAt: p.CreatedAt.UTC(), UpdatedAt: p.UpdatedAt.UTC(),
-			Version: p.Version, Impressions: impressions[p.Key].Impressions, AnonymousImpressions: impressions[p.Key].AnonymousImpressions,
-			UniqueViewers: unique[p.Key], AsOf: asOf,
+			Version: p.Version, Impressions: counted.Impressions + p.Baseline.Impressions, AnonymousImpressions: counted.AnonymousImpressions,
+			UniqueViewers: viewers + p.Baseline.UniqueViewers, AsOf: asOf, CountParts: partsOf(counted.Impressions, viewers, p.Baseline),
 		}
 	}
 	return answers, nil
@@ -200,10 +201,15 @@ func (s *server) getCounts(ctx context.Context, in *struct {
 		if err != nil {
 			return err
 		}
+		imported, err := r.baselines(ctx, keys)
+		if err != nil {
+			return err
+		}
 		for i, key := range keys {
+			counted, viewers, base := impressions[key], unique[key], imported[key]
 			out.Body.Counts[i] = PostCount{
-				Post: string(key.Post), Impressions: impressions[key].Impressions, AnonymousImpressions: impressions[key].AnonymousImpressions,
-				UniqueViewers: unique[key],
+				Post: string(key.Post), Impressions: counted.Impressions + base.Impressions, AnonymousImpressions: counted.AnonymousImpressions,
+				UniqueViewers: viewers + base.UniqueViewers, CountParts: partsOf(counted.Impressions, viewers, base),
 			}
 		}
 		out.Body.AsOf, err = readAsOf(ctx, r, projectionImpressions, projectionUniqueViews)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"seenby/domain"
+	"seenby/internal/tenancy"
 )
 
 const twoViews = `{"views":[
@@ -32,6 +33,56 @@ func TestReadCounts(t *testing.T) {
 	}
 	if rec := do(h, "HEAD", "/v1/posts/p", ""); rec.Code != 200 {
 		t.Errorf("HEAD: %d", rec.Code)
+	}
+}
+
+// Counts from elsewhere are in the sums, and both parts are shown; where there are none, nothing is.
+func TestReadImportedCounts(t *testing.T) {
+	w := newWorld()
+	h := w.api(t, Config{})
+	do(h, "PUT", "/v1/posts/p", `{"author":"ann"}`)
+	do(h, "PUT", "/v1/posts/plain", `{"author":"ann"}`)
+	do(h, "POST", "/v1/views", twoViews)
+	lastYear := noon.AddDate(-1, 0, 0)
+	positions, err := w.Append(t.Context(),
+		domain.CountsImported{PostRef: domain.PostKey{Tenant: acme.ID, Post: "p"}, EventID: domain.EventID{91}, Impressions: 120000, UniqueViewers: 345, AsOf: lastYear},
+		domain.CountsImported{PostRef: domain.PostKey{Tenant: acme.ID, Post: "elsewhere"}, EventID: domain.EventID{92}, Impressions: 7, AsOf: lastYear})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := CountParts{&CountedPart{Impressions: 2, UniqueViewers: 2}, &ImportedPart{Impressions: 120000, UniqueViewers: 345, AsOf: lastYear}}
+	post := decode[Post](t, do(h, "GET", "/v1/posts/p", "").Body.Bytes())
+	if diff := cmp.Diff(parts, post.CountParts); diff != "" || post.Impressions != 120002 || post.UniqueViewers != 347 {
+		t.Errorf("%+v %s", post, diff)
+	}
+	feed := decode[Feed](t, do(h, "GET", "/v1/posts", "").Body.Bytes())
+	for _, shown := range feed.Posts {
+		if imported := shown.ID == "p"; shown.Impressions == 120002 != imported || shown.Imported != nil != imported || shown.Counted != nil != imported {
+			t.Errorf("in the feed: %+v", shown)
+		}
+	}
+	got := decode[Counts](t, do(h, "GET", "/v1/counts?post=p&post=elsewhere&post=plain", "").Body.Bytes())
+	want := []PostCount{
+		{Post: "p", Impressions: 120002, UniqueViewers: 347, CountParts: parts},
+		{Post: "elsewhere", Impressions: 7, CountParts: CountParts{&CountedPart{}, &ImportedPart{Impressions: 7, AsOf: lastYear}}},
+		{Post: "plain"},
+	}
+	if diff := cmp.Diff(want, got.Counts); diff != "" {
+		t.Error(diff)
+	}
+	if plain := do(h, "GET", "/v1/counts?post=plain", "").Body.String(); strings.Contains(plain, "imported") {
+		t.Errorf("nothing was imported: %s", plain)
+	}
+	// They come from the read model of posts, so counts wait for it.
+	w.hold(projectionPosts)
+	more, err := w.Append(t.Context(), domain.CountsImported{PostRef: domain.PostKey{Tenant: acme.ID, Post: "p"}, EventID: domain.EventID{93}, Impressions: 1, AsOf: noon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for token, status := range map[string]int{tenancy.SealPositions(acme.Key, positions): 200, tenancy.SealPositions(acme.Key, more): 504} {
+		if rec := do(h, "GET", "/v1/counts?post=p", "", "Seenby-Wait-For", token, "Prefer", "wait=0"); rec.Code != status {
+			t.Errorf("%d, want %d: %s", rec.Code, status, rec.Body)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func TestReadWaitsForWhatItReads(t *testing.T) {
 		held    string
 		waiting []string // of these routes, those that a write of a post and a view make wait
 	}{
-		{projectionPosts, []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/posts/p/timeseries"}},
+		{projectionPosts, []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/counts?post=p", "/v1/posts/p/timeseries"}},
 		{projectionPeople, []string{"/v1/posts/p", "/v1/posts/p/viewers"}},
 		{projectionImpressions, []string{"/v1/posts/p", "/v1/counts?post=p"}},
 		{projectionUniqueViews, []string{"/v1/posts/p", "/v1/posts/p/viewers", "/v1/counts?post=p"}},

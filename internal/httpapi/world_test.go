@@ -313,6 +313,16 @@ func (r worldReader) impressions(_ context.Context, keys []domain.PostKey) (map[
 	return out, nil
 }
 
+func (r worldReader) baselines(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]domain.Baseline, error) {
+	out := map[domain.PostKey]domain.Baseline{}
+	for _, k := range keys {
+		if v := r.w.state[k]; v != nil && !v.Baseline.AsOf.IsZero() {
+			out[k] = v.Baseline
+		}
+	}
+	return out, nil
+}
+
 func (r worldReader) uniqueViewers(_ context.Context, keys []domain.PostKey) (map[domain.PostKey]int64, error) {
 	r.w.reads++
 	out := map[domain.PostKey]int64{}

@@ -34,13 +34,15 @@ type Rows interface {
 	ViewerCount(post domain.PostKey, shard int16, viewers int64)
 	// Viewer is a row of the table unique_views.
 	Viewer(post domain.PostKey, viewer domain.PersonKey, row ViewerRow, shard int16)
+	// Imported is what a row of the table posts holds of counts from elsewhere; as_of in microseconds since the epoch.
+	Imported(post domain.PostKey, impressions, viewers, asOf int64)
 }
 
 // State is what the read models say of themselves.
 type State struct {
 	// Positions of the live versions, by projection.
 	Positions map[string][]projections.PositionRow
-	// Parked are the records of verdicts that are dead letters of the live versions, by projection.
+	// Parked are the records of verdicts, and of the topic posts, that are dead letters of the live versions, by projection.
 	Parked map[string][]Place
 	// ParkedKeys are the order keys of the dead letters of the projection of posts.
 	ParkedKeys [][]byte

@@ -13,6 +13,8 @@
 // 2^-128 (the spread of counts: 2^-64), under seeds of the run's own: what one run missed, the next would find, and no
 // app can aim at it.
 //
+// So are a post's imported counts: the read model of posts against the topic posts.
+//
 // On the way it holds the log to its promise: each record of views has one verdict, in order, in the partition of the
 // same number, about the same viewer, id, post and times; an id counts once within the duplicate window of the limits
 // that its verdict names; a view that is appended again names the undecided one that it repeats and keeps its times.

@@ -26,8 +26,11 @@ const blockPosts = 4096
 type post struct {
 	impressions, anonymous, viewers Compared
 	rows                            Compared
-	rowsDigest                      digest
-	spreadDigest                    uint64
+
+	importedImpressions, importedViewers, importedAsOf Compared // as_of in microseconds; 0: none
+
+	rowsDigest   digest
+	spreadDigest uint64
 }
 
 type shardCounts struct{ impressions, anonymous, viewers int64 }
@@ -91,6 +94,7 @@ func (p *post) difference(key domain.PostKey) PostDifference {
 	return PostDifference{
 		Tenant: key.Tenant, Post: key.Post, Impressions: p.impressions, AnonymousImpressions: p.anonymous, UniqueViewers: p.viewers,
 		ViewerRows: p.rows, ViewerRowsDiffer: p.rowsDigest != digest{}, SpreadDiffers: p.spreadDigest != 0,
+		ImportedImpressions: p.importedImpressions, ImportedUniqueViewers: p.importedViewers, ImportedAsOfDiffers: p.importedAsOf.Differs(),
 	}
 }
 

@@ -112,11 +112,16 @@ type PostDifference struct {
 	ViewerRowsDiffer bool `json:"viewer_rows_differ"`
 	// SpreadDiffers: the sums may be right, but they are spread over other rows than they should be.
 	SpreadDiffers bool `json:"spread_differs"`
+
+	// Imported: what the post counted elsewhere, in the read model of posts.
+	ImportedImpressions   Compared `json:"imported_impressions"`
+	ImportedUniqueViewers Compared `json:"imported_unique_viewers"`
+	ImportedAsOfDiffers   bool     `json:"imported_as_of_differs"`
 }
 
 func (d *PostDifference) differs() bool {
 	return d.Impressions.Differs() || d.AnonymousImpressions.Differs() || d.UniqueViewers.Differs() || d.ViewerRows.Differs() ||
-		d.ViewerRowsDiffer || d.SpreadDiffers
+		d.ViewerRowsDiffer || d.SpreadDiffers || d.ImportedImpressions.Differs() || d.ImportedUniqueViewers.Differs() || d.ImportedAsOfDiffers
 }
 
 // Undecided is what became of undecided verdicts, up to the positions.

@@ -36,6 +36,13 @@ func (r *run) Viewer(key domain.PostKey, viewer domain.PersonKey, row ViewerRow,
 	r.read()
 }
 
+// Imported implements Rows.
+func (r *run) Imported(key domain.PostKey, impressions, viewers, asOf int64) {
+	_, p := r.posts.of(key)
+	p.importedImpressions.ReadModel, p.importedViewers.ReadModel, p.importedAsOf.ReadModel = impressions, viewers, asOf
+	r.read()
+}
+
 // tellRows keeps the clock from being asked at each row.
 const tellRows = 4096
 

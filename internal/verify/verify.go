@@ -102,7 +102,7 @@ func (r *run) log(ctx context.Context) error {
 		done += max(p.impressions.at.NextOffset, p.pairs.at.NextOffset)
 		r.progress.Verdicts = done
 	}
-	return nil
+	return r.imported(ctx, bounds[domain.TopicPosts])
 }
 
 // bound is where a topic's partitions start and end.

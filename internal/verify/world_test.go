@@ -29,6 +29,8 @@ type world struct {
 	views, verdicts [worldPartitions][]domain.Record
 	starts          map[domain.Topic]int64 // of every partition
 	ends            map[domain.Topic]int64 // fewer than there are, where not zero
+	postEvents      []domain.Record        // of partition 3
+	imported        map[domain.PostKey]domain.Baseline
 	undecided       [worldPartitions][]*domain.Verdict
 	pending         [worldPartitions]int // views that are judged
 
@@ -285,6 +287,10 @@ func (l worldLog) records(topic domain.Topic, n int32) []domain.Record {
 		return l.w.views[n]
 	case domain.TopicVerdicts:
 		return l.w.verdicts[n]
+	case domain.TopicPosts:
+		if n == 3 {
+			return l.w.postEvents
+		}
 	}
 	return nil
 }
@@ -343,6 +349,11 @@ func (m worldModels) Read(_ context.Context, s Scope, to Rows) error {
 	for k, row := range m.w.viewers {
 		if s.covers(k.post.Tenant, k.post.Post) {
 			to.Viewer(k.post, k.viewer, row, m.w.shards[k])
+		}
+	}
+	for key, b := range m.w.imported {
+		if s.covers(key.Tenant, key.Post) {
+			to.Imported(key, b.Impressions, b.UniqueViewers, b.AsOf.UnixMicro())
 		}
 	}
 	return nil

@@ -81,6 +81,31 @@ func Read(ctx context.Context, q projections.Querier, keys []domain.PostKey) (ma
 	return views, nil
 }
 
+var baselinesSQL = projections.SQL("posts.baselines", `
+SELECT p.tenant, p.post, p.baseline_impressions, p.baseline_unique_viewers, p.baseline_as_of
+FROM posts p
+WHERE p.baseline_as_of IS NOT NULL AND (p.tenant, p.post) IN (SELECT * FROM unnest(@tenants::text[], @posts::text[]))`)
+
+// Baselines gives what posts counted elsewhere, published here or not; one without imported counts is not in the map.
+func Baselines(ctx context.Context, q projections.Querier, keys []domain.PostKey) (map[domain.PostKey]domain.Baseline, error) {
+	tenants, posts := projections.PostKeyArgs(keys)
+	rows, err := q.Query(ctx, baselinesSQL, pgx.NamedArgs{"tenants": tenants, "posts": posts})
+	if err != nil {
+		return nil, fmt.Errorf("read imported counts: %w", err)
+	}
+	found := map[domain.PostKey]domain.Baseline{}
+	var k domain.PostKey
+	var b domain.Baseline
+	if _, err := pgx.ForEachRow(rows, []any{(*string)(&k.Tenant), (*string)(&k.Post), &b.Impressions, &b.UniqueViewers, &b.AsOf}, func() error {
+		b.AsOf = b.AsOf.UTC()
+		found[k] = b
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read imported counts: %w", err)
+	}
+	return found, nil
+}
+
 var deletedSQL = projections.SQL("posts.deleted", `
 SELECT p.post
 FROM posts p

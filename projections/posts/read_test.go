@@ -71,6 +71,36 @@ func TestReads(t *testing.T) {
 		t.Errorf("without keys: %v (%v)", found, err)
 	}
 
+	imported := func(k domain.PostKey, id byte, n int64, asOf time.Time) domain.CountsImported {
+		return domain.CountsImported{PostRef: k, EventID: domain.EventID{id}, Impressions: 10 * n, UniqueViewers: n, AsOf: asOf}
+	}
+	elsewhere := in
+	elsewhere.Partition = 5
+	noon := projectiontest.Start.Add(-time.Hour)
+	if err := d.Deliver(ctx, posts.Projection{}, domain.Batch{
+		Records: []domain.Record{
+			record(elsewhere, 0, p1.Key(), imported(p1, 11, 1, noon)),
+			record(elsewhere, 1, p1.Key(), imported(p1, 12, 2, noon)),                      // as late: the log's order decides
+			record(elsewhere, 2, p1.Key(), imported(p1, 13, 3, noon.Add(-time.Second))),    // older
+			record(elsewhere, 3, p1.Key(), imported(p1, 11, 1, noon)),                      // a repeat
+			record(elsewhere, 4, none.Key(), imported(none, 14, 4, noon.Add(time.Second))), // of no post
+			record(elsewhere, 5, p2.Key(), imported(p2, 15, 5, noon)),                      // of a deleted one
+		},
+		Next: []domain.Position{elsewhere.At(6)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	baselines, err := posts.Baselines(ctx, d.Pool, keys)
+	if diff := cmp.Diff(map[domain.PostKey]domain.Baseline{
+		p1: {Impressions: 20, UniqueViewers: 2, AsOf: noon}, p2: {Impressions: 50, UniqueViewers: 5, AsOf: noon},
+		none: {Impressions: 40, UniqueViewers: 4, AsOf: noon.Add(time.Second)},
+	}, baselines); diff != "" || err != nil {
+		t.Errorf("imported counts (%v): %s", err, diff)
+	}
+	if views, err := posts.Read(ctx, d.Pool, keys); err != nil || len(views) != 2 || views[p1].Baseline != baselines[p1] {
+		t.Errorf("posts with imported counts %+v (%v)", views, err)
+	}
+
 	o, ok, err := posts.OutcomeOf(ctx, d.Pool, p2, domain.EventID{4})
 	if err != nil || !ok || o != (domain.Outcome{Kind: domain.OutcomeDeleted, Version: 2}) {
 		t.Errorf("outcome %v %v (%v)", o, ok, err)
