@@ -108,6 +108,32 @@ func AsOf(ctx context.Context, q Querier, names ...string) (time.Time, error) {
 	return unEpoch(at), nil
 }
 
+// A read model that never knew how complete it is has no projectors that keep it so.
+var liveTimesSQL = SQL("positions.live_times", `
+SELECT r.projection, min(p.complete_to)
+FROM read_models r
+JOIN positions p ON p.projection = r.projection AND p.version = r.live_version
+GROUP BY r.projection
+HAVING min(p.complete_to) > 'epoch'`)
+
+// LiveTimes are the times to which the live read models are complete, by projection; those that never were are not there.
+func LiveTimes(ctx context.Context, q Querier) (map[string]time.Time, error) {
+	rows, err := q.Query(ctx, liveTimesSQL)
+	if err != nil {
+		return nil, fmt.Errorf("ask how far the live read models are: %w", err)
+	}
+	times := map[string]time.Time{}
+	var name string
+	var asOf time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&name, &asOf}, func() error {
+		times[name] = asOf
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("ask how far the live read models are: %w", err)
+	}
+	return times, nil
+}
+
 var (
 	otherTopicSQL = SQL("positions.other_topic", `
 SELECT p.topic

@@ -43,7 +43,8 @@ var allowed = map[string][]string{
 	"internal/erasure":    {"domain"},
 	"internal/deadletter": {"domain", "projections", "internal/tenancy"},
 	"internal/verify":     {"domain", "projections/..."},
-	"internal/rebuild":    {"domain", "projections"},
+	"internal/throttle":   {"projections"},
+	"internal/rebuild":    {"domain", "projections", "internal/throttle"},
 
 	"internal/config":    {"domain"},
 	"internal/telemetry": {"domain"},

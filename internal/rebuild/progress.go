@@ -182,7 +182,9 @@ func (r *run) mayGoOn(ctx context.Context) error {
 	if err := r.unpaused(ctx); err != nil {
 		return err
 	}
-	return r.throttle.wait(ctx, r)
+	return r.throttle.Wait(ctx, func(waiting bool) {
+		r.tell(func(p *Progress) { p.Waiting = waiting })
+	})
 }
 
 // unpaused waits while an operator wants a pause.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"seenby/domain"
+	"seenby/internal/throttle"
 	"seenby/projections"
 )
 
@@ -91,7 +92,7 @@ func Run(ctx context.Context, deps Deps, p projections.Projection, opts Options)
 	opts = opts.withDefaults()
 	var result Result
 	err := exclusively(ctx, deps, p.Name(), func(ctx context.Context) (err error) {
-		r := &run{deps: deps, opts: opts}
+		r := &run{deps: deps, opts: opts, throttle: throttle.Throttle{Store: deps.Store, Now: deps.Now, LagMax: opts.LagMax}}
 		if r.row, err = begin(ctx, deps, p, opts); err != nil {
 			return err
 		}
@@ -145,7 +146,7 @@ type run struct {
 	skipped  int64         // offsets below the log's starts
 	since    time.Time     // when the present phase was begun
 	doneThen int64         // progress.Done then
-	throttle throttle
+	throttle throttle.Throttle
 
 	givenUp   map[domain.Position]bool // records that operators gave up, where that is known already
 	handsOver atomic.Bool              // projectors follow the version, or will soon
