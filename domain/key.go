@@ -38,6 +38,7 @@ const (
 	TenantKindLimits     TenantKind = "limits"
 	TenantKindKey        TenantKind = "key"
 	TenantKindDecision   TenantKind = "decision"
+	TenantKindImport     TenantKind = "import"
 	TenantKindPartitions TenantKind = "partitions" // of the installation: the tenant is empty
 	TenantKindSecret     TenantKind = "secret"     // of the installation: the tenant is empty
 )

@@ -81,6 +81,7 @@ type Tenant struct {
 	Limits      Limits    // the greatest revision; those of a new tenant where none stands on the log
 	LimitsSetAt time.Time // zero where none stands on the log
 	Keys        map[string]APIKey
+	Imports     map[string]ImportRecorded // by their ids
 }
 
 // APIKey is one API key of a tenant, as listed.
@@ -130,6 +131,12 @@ func (in *Installation) Apply(e Event) bool {
 		k := t.Keys[e.KeyID]
 		delete(in.KeysByHash, k.SHA256)
 		t.Keys[e.KeyID] = APIKey{Prefix: e.Prefix, Label: k.Label, IssuedAt: k.IssuedAt, Revoked: true, RevokedAt: e.RevokedAt}
+	case ImportRecorded:
+		t := in.tenant(e.Tenant)
+		if t.Imports == nil {
+			t.Imports = map[string]ImportRecorded{}
+		}
+		t.Imports[e.ImportID] = e
 	case DecisionRecorded:
 		in.decided(e)
 	default:

@@ -9,6 +9,7 @@ func (d Digest) String() string    { return hex.EncodeToString(d[:]) }
 func (id TopicID) String() string  { return uuidText(id) }
 func (id ViewID) String() string   { return uuidText(id) }
 func (id EventID) String() string  { return uuidText(id) }
+func (id RunID) String() string    { return uuidText(id) }
 
 // MarshalText makes the ids readable in JSON.
 func (k PersonKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
@@ -16,6 +17,7 @@ func (d Digest) MarshalText() ([]byte, error)    { return []byte(d.String()), ni
 func (id TopicID) MarshalText() ([]byte, error)  { return []byte(id.String()), nil }
 func (id ViewID) MarshalText() ([]byte, error)   { return []byte(id.String()), nil }
 func (id EventID) MarshalText() ([]byte, error)  { return []byte(id.String()), nil }
+func (id RunID) MarshalText() ([]byte, error)    { return []byte(id.String()), nil }
 
 func uuidText(id [16]byte) string {
 	h := hex.EncodeToString(id[:])

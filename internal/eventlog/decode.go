@@ -213,12 +213,30 @@ func decodeTenants(key []byte, m *eventspb.Event) (domain.Event, error) {
 			return nil, err
 		}
 		return domain.DecisionRecorded{Tenant: tenant, DecisionID: id, Kind: d.GetKind(), By: d.GetBy(), Reason: d.GetReason(), DecidedAt: fromMicros(d.GetDecidedAtUs()), About: about, Projection: d.GetProjection()}, nil
+	case *eventspb.Event_ImportRecorded:
+		return decodeImport(tenant, id, k.ImportRecorded)
 	case *eventspb.Event_PartitionsRecorded:
 		return domain.PartitionsRecorded{Topic: domain.Topic(id), Partitions: k.PartitionsRecorded.GetPartitions()}, nil
 	case *eventspb.Event_SecretRecorded:
 		return domain.SecretRecorded{Fingerprint: k.SecretRecorded.GetFingerprint()}, nil
 	}
 	return nil, domain.ErrUnknownEvent
+}
+
+func decodeImport(tenant domain.TenantID, id string, m *eventspb.ImportRecorded) (domain.Event, error) {
+	run, ok := fixed[domain.RunID](m.GetRun())
+	if !ok || len(m.GetLinesSha256()) != 32 {
+		return nil, badKey("ImportRecorded")
+	}
+	since, err := decodePositions(m.GetSince())
+	if err != nil {
+		return nil, err
+	}
+	return domain.ImportRecorded{
+		Tenant: tenant, ImportID: id, Run: run, Lines: m.GetLines(), Imported: m.GetImported(), Rejected: m.GetRejected(),
+		LinesSHA256: [32]byte(m.GetLinesSha256()), Since: since, BegunAt: fromMicros(m.GetBegunAtUs()),
+		RecordedAt: fromMicros(m.GetRecordedAtUs()), FinishedAt: fromMicros(m.GetFinishedAtUs()),
+	}, nil
 }
 
 func decodeView(key []byte, m *eventspb.ViewReported) (domain.Event, error) {

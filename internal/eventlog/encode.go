@@ -136,6 +136,11 @@ func tenantsForm(e domain.Event) ([]byte, *eventspb.Event) {
 		return domain.TenantsKey(e.Tenant, domain.TenantKindDecision, e.DecisionID), &eventspb.Event{Kind: &eventspb.Event_DecisionRecorded{DecisionRecorded: &eventspb.DecisionRecorded{
 			Kind: e.Kind, By: e.By, Reason: e.Reason, DecidedAtUs: micros(e.DecidedAt), About: logPositions(e.About), Projection: e.Projection,
 		}}}
+	case domain.ImportRecorded:
+		return domain.TenantsKey(e.Tenant, domain.TenantKindImport, e.ImportID), &eventspb.Event{Kind: &eventspb.Event_ImportRecorded{ImportRecorded: &eventspb.ImportRecorded{
+			Run: e.Run[:], Lines: e.Lines, Imported: e.Imported, Rejected: e.Rejected, LinesSha256: e.LinesSHA256[:], Since: logPositions(e.Since),
+			BegunAtUs: micros(e.BegunAt), RecordedAtUs: micros(e.RecordedAt), FinishedAtUs: micros(e.FinishedAt),
+		}}}
 	case domain.PartitionsRecorded:
 		return domain.TenantsKey("", domain.TenantKindPartitions, string(e.Topic)), &eventspb.Event{Kind: &eventspb.Event_PartitionsRecorded{PartitionsRecorded: &eventspb.PartitionsRecorded{
 			Partitions: e.Partitions,

@@ -67,6 +67,8 @@ var examples = map[string]domain.Event{
 	"KeyRevoked.v1":             domain.KeyRevoked{Tenant: tenant, KeyID: "k1", Prefix: "seenby_k1", RevokedAt: at},
 	"DecisionRecorded.v1":       domain.DecisionRecorded{Tenant: tenant, DecisionID: "d1", Kind: "discard", By: "ann", Reason: "test data", DecidedAt: at, About: where},
 	"DecisionRecorded.v2":       domain.DecisionRecorded{Tenant: tenant, DecisionID: "d1", Kind: "discard", By: "ann", Reason: "test data", DecidedAt: at, About: where, Projection: "posts"},
+	"ImportRecorded.v1":         domain.ImportRecorded{Tenant: tenant, ImportID: "views/2025", Run: id16, Lines: 1000, Imported: 990, Rejected: 10, LinesSHA256: [32]byte{9, 8, 7}, Since: where, BegunAt: at, RecordedAt: at.Add(time.Minute), FinishedAt: at.Add(time.Hour)},
+	"ImportRecorded.least.v1":   domain.ImportRecorded{Tenant: tenant, ImportID: "posts/x", Run: id16, BegunAt: at, RecordedAt: at},
 	"PartitionsRecorded.v1":     domain.PartitionsRecorded{Topic: domain.TopicViews, Partitions: 12},
 	"SecretRecorded.v1":         domain.SecretRecorded{Fingerprint: "0123456789abcdef"},
 	"ImpressionsChanged.v1":     domain.ImpressionsChanged{PostRef: post, Impressions: 120001, UniqueViewers: 346, Revision: 12, AsOf: at, HighestMilestone: 100000},

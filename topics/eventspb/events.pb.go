@@ -136,6 +136,7 @@ type Event struct {
 	//	*Event_DecisionRecorded
 	//	*Event_PartitionsRecorded
 	//	*Event_SecretRecorded
+	//	*Event_ImportRecorded
 	//	*Event_ImpressionsChanged
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -368,6 +369,15 @@ func (x *Event) GetSecretRecorded() *SecretRecorded {
 	return nil
 }
 
+func (x *Event) GetImportRecorded() *ImportRecorded {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ImportRecorded); ok {
+			return x.ImportRecorded
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetImpressionsChanged() *ImpressionsChanged {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_ImpressionsChanged); ok {
@@ -395,7 +405,7 @@ type Event_PostDeleted struct {
 }
 
 type Event_CountsImported struct {
-	CountsImported *CountsImported `protobuf:"bytes,4,opt,name=counts_imported,json=countsImported,proto3,oneof"` // not yet produced
+	CountsImported *CountsImported `protobuf:"bytes,4,opt,name=counts_imported,json=countsImported,proto3,oneof"`
 }
 
 type Event_AudienceMemberAdded struct {
@@ -472,6 +482,10 @@ type Event_SecretRecorded struct {
 	SecretRecorded *SecretRecorded `protobuf:"bytes,67,opt,name=secret_recorded,json=secretRecorded,proto3,oneof"`
 }
 
+type Event_ImportRecorded struct {
+	ImportRecorded *ImportRecorded `protobuf:"bytes,68,opt,name=import_recorded,json=importRecorded,proto3,oneof"`
+}
+
 type Event_ImpressionsChanged struct {
 	// impressions
 	ImpressionsChanged *ImpressionsChanged `protobuf:"bytes,80,opt,name=impressions_changed,json=impressionsChanged,proto3,oneof"` // not yet produced
@@ -518,6 +532,8 @@ func (*Event_DecisionRecorded) isEvent_Kind() {}
 func (*Event_PartitionsRecorded) isEvent_Kind() {}
 
 func (*Event_SecretRecorded) isEvent_Kind() {}
+
+func (*Event_ImportRecorded) isEvent_Kind() {}
 
 func (*Event_ImpressionsChanged) isEvent_Kind() {}
 
@@ -2246,6 +2262,116 @@ func (x *SecretRecorded) GetFingerprint() string {
 	return ""
 }
 
+// ImportRecorded says how far an import is; each record of an import replaces the one before. Key: tenant, "import", what
+// is imported and its name.
+type ImportRecorded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`                                    // 16 bytes, of the process that works on it: who finds another one has lost it
+	Lines         int64                  `protobuf:"varint,2,opt,name=lines,proto3" json:"lines,omitempty"`                               // of the content that are done with
+	Imported      int64                  `protobuf:"varint,3,opt,name=imported,proto3" json:"imported,omitempty"`                         // of those, as events in the log
+	Rejected      int64                  `protobuf:"varint,4,opt,name=rejected,proto3" json:"rejected,omitempty"`                         // of those, for what is wrong with them
+	LinesSha256   []byte                 `protobuf:"bytes,5,opt,name=lines_sha256,json=linesSha256,proto3" json:"lines_sha256,omitempty"` // of the lines that are done with, so that another content under the same name is noticed
+	Since         []*LogPosition         `protobuf:"bytes,6,rep,name=since,proto3" json:"since,omitempty"`                                // where lines behind these may stand in the log already; none: nowhere
+	BegunAtUs     int64                  `protobuf:"varint,7,opt,name=begun_at_us,json=begunAtUs,proto3" json:"begun_at_us,omitempty"`
+	RecordedAtUs  int64                  `protobuf:"varint,8,opt,name=recorded_at_us,json=recordedAtUs,proto3" json:"recorded_at_us,omitempty"`
+	FinishedAtUs  int64                  `protobuf:"varint,9,opt,name=finished_at_us,json=finishedAtUs,proto3" json:"finished_at_us,omitempty"` // 0: not finished
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportRecorded) Reset() {
+	*x = ImportRecorded{}
+	mi := &file_events_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportRecorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportRecorded) ProtoMessage() {}
+
+func (x *ImportRecorded) ProtoReflect() protoreflect.Message {
+	mi := &file_events_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportRecorded.ProtoReflect.Descriptor instead.
+func (*ImportRecorded) Descriptor() ([]byte, []int) {
+	return file_events_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ImportRecorded) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *ImportRecorded) GetLines() int64 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *ImportRecorded) GetImported() int64 {
+	if x != nil {
+		return x.Imported
+	}
+	return 0
+}
+
+func (x *ImportRecorded) GetRejected() int64 {
+	if x != nil {
+		return x.Rejected
+	}
+	return 0
+}
+
+func (x *ImportRecorded) GetLinesSha256() []byte {
+	if x != nil {
+		return x.LinesSha256
+	}
+	return nil
+}
+
+func (x *ImportRecorded) GetSince() []*LogPosition {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ImportRecorded) GetBegunAtUs() int64 {
+	if x != nil {
+		return x.BegunAtUs
+	}
+	return 0
+}
+
+func (x *ImportRecorded) GetRecordedAtUs() int64 {
+	if x != nil {
+		return x.RecordedAtUs
+	}
+	return 0
+}
+
+func (x *ImportRecorded) GetFinishedAtUs() int64 {
+	if x != nil {
+		return x.FinishedAtUs
+	}
+	return 0
+}
+
 // ImpressionsChanged holds absolute values for the core system. Key: tenant, post.
 type ImpressionsChanged struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2260,7 +2386,7 @@ type ImpressionsChanged struct {
 
 func (x *ImpressionsChanged) Reset() {
 	*x = ImpressionsChanged{}
-	mi := &file_events_proto_msgTypes[26]
+	mi := &file_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2398,7 @@ func (x *ImpressionsChanged) String() string {
 func (*ImpressionsChanged) ProtoMessage() {}
 
 func (x *ImpressionsChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_events_proto_msgTypes[26]
+	mi := &file_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2411,7 @@ func (x *ImpressionsChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImpressionsChanged.ProtoReflect.Descriptor instead.
 func (*ImpressionsChanged) Descriptor() ([]byte, []int) {
-	return file_events_proto_rawDescGZIP(), []int{26}
+	return file_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ImpressionsChanged) GetImpressions() int64 {
@@ -2327,7 +2453,7 @@ var File_events_proto protoreflect.FileDescriptor
 
 const file_events_proto_rawDesc = "" +
 	"\n" +
-	"\fevents.proto\x12\tseenby.v1\"\xe6\v\n" +
+	"\fevents.proto\x12\tseenby.v1\"\xac\f\n" +
 	"\x05Event\x12A\n" +
 	"\x0epost_published\x18\x01 \x01(\v2\x18.seenby.v1.PostPublishedH\x00R\rpostPublished\x128\n" +
 	"\vpost_edited\x18\x02 \x01(\v2\x15.seenby.v1.PostEditedH\x00R\n" +
@@ -2354,7 +2480,8 @@ const file_events_proto_rawDesc = "" +
 	"keyRevoked\x12J\n" +
 	"\x11decision_recorded\x18A \x01(\v2\x1b.seenby.v1.DecisionRecordedH\x00R\x10decisionRecorded\x12P\n" +
 	"\x13partitions_recorded\x18B \x01(\v2\x1d.seenby.v1.PartitionsRecordedH\x00R\x12partitionsRecorded\x12D\n" +
-	"\x0fsecret_recorded\x18C \x01(\v2\x19.seenby.v1.SecretRecordedH\x00R\x0esecretRecorded\x12P\n" +
+	"\x0fsecret_recorded\x18C \x01(\v2\x19.seenby.v1.SecretRecordedH\x00R\x0esecretRecorded\x12D\n" +
+	"\x0fimport_recorded\x18D \x01(\v2\x19.seenby.v1.ImportRecordedH\x00R\x0eimportRecorded\x12P\n" +
 	"\x13impressions_changed\x18P \x01(\v2\x1d.seenby.v1.ImpressionsChangedH\x00R\x12impressionsChangedB\x06\n" +
 	"\x04kind\"\x84\x02\n" +
 	"\rPostPublished\x12\x19\n" +
@@ -2517,7 +2644,17 @@ const file_events_proto_rawDesc = "" +
 	"partitions\x18\x01 \x01(\x05R\n" +
 	"partitions\"2\n" +
 	"\x0eSecretRecorded\x12 \n" +
-	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\"\xc0\x01\n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\"\xad\x02\n" +
+	"\x0eImportRecorded\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\fR\x03run\x12\x14\n" +
+	"\x05lines\x18\x02 \x01(\x03R\x05lines\x12\x1a\n" +
+	"\bimported\x18\x03 \x01(\x03R\bimported\x12\x1a\n" +
+	"\brejected\x18\x04 \x01(\x03R\brejected\x12!\n" +
+	"\flines_sha256\x18\x05 \x01(\fR\vlinesSha256\x12,\n" +
+	"\x05since\x18\x06 \x03(\v2\x16.seenby.v1.LogPositionR\x05since\x12\x1e\n" +
+	"\vbegun_at_us\x18\a \x01(\x03R\tbegunAtUs\x12$\n" +
+	"\x0erecorded_at_us\x18\b \x01(\x03R\frecordedAtUs\x12$\n" +
+	"\x0efinished_at_us\x18\t \x01(\x03R\ffinishedAtUs\"\xc0\x01\n" +
 	"\x12ImpressionsChanged\x12 \n" +
 	"\vimpressions\x18\x01 \x01(\x03R\vimpressions\x12%\n" +
 	"\x0eunique_viewers\x18\x02 \x01(\x03R\runiqueViewers\x12\x1a\n" +
@@ -2554,7 +2691,7 @@ func file_events_proto_rawDescGZIP() []byte {
 }
 
 var file_events_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_events_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_events_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_events_proto_goTypes = []any{
 	(RefusalReason)(0),            // 0: seenby.v1.RefusalReason
 	(*Event)(nil),                 // 1: seenby.v1.Event
@@ -2583,7 +2720,8 @@ var file_events_proto_goTypes = []any{
 	(*DecisionRecorded)(nil),      // 24: seenby.v1.DecisionRecorded
 	(*PartitionsRecorded)(nil),    // 25: seenby.v1.PartitionsRecorded
 	(*SecretRecorded)(nil),        // 26: seenby.v1.SecretRecorded
-	(*ImpressionsChanged)(nil),    // 27: seenby.v1.ImpressionsChanged
+	(*ImportRecorded)(nil),        // 27: seenby.v1.ImportRecorded
+	(*ImpressionsChanged)(nil),    // 28: seenby.v1.ImpressionsChanged
 }
 var file_events_proto_depIdxs = []int32{
 	2,  // 0: seenby.v1.Event.post_published:type_name -> seenby.v1.PostPublished
@@ -2607,21 +2745,23 @@ var file_events_proto_depIdxs = []int32{
 	24, // 18: seenby.v1.Event.decision_recorded:type_name -> seenby.v1.DecisionRecorded
 	25, // 19: seenby.v1.Event.partitions_recorded:type_name -> seenby.v1.PartitionsRecorded
 	26, // 20: seenby.v1.Event.secret_recorded:type_name -> seenby.v1.SecretRecorded
-	27, // 21: seenby.v1.Event.impressions_changed:type_name -> seenby.v1.ImpressionsChanged
-	8,  // 22: seenby.v1.ViewReported.context:type_name -> seenby.v1.ViewContext
-	10, // 23: seenby.v1.ViewReported.readmission:type_name -> seenby.v1.Readmission
-	11, // 24: seenby.v1.Readmission.waited_for:type_name -> seenby.v1.LogPosition
-	8,  // 25: seenby.v1.ViewVerdict.context:type_name -> seenby.v1.ViewContext
-	12, // 26: seenby.v1.ViewCounted.verdict:type_name -> seenby.v1.ViewVerdict
-	12, // 27: seenby.v1.ViewRefused.verdict:type_name -> seenby.v1.ViewVerdict
-	0,  // 28: seenby.v1.ViewRefused.reason:type_name -> seenby.v1.RefusalReason
-	11, // 29: seenby.v1.ViewRefused.waits_for:type_name -> seenby.v1.LogPosition
-	11, // 30: seenby.v1.DecisionRecorded.about:type_name -> seenby.v1.LogPosition
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	27, // 21: seenby.v1.Event.import_recorded:type_name -> seenby.v1.ImportRecorded
+	28, // 22: seenby.v1.Event.impressions_changed:type_name -> seenby.v1.ImpressionsChanged
+	8,  // 23: seenby.v1.ViewReported.context:type_name -> seenby.v1.ViewContext
+	10, // 24: seenby.v1.ViewReported.readmission:type_name -> seenby.v1.Readmission
+	11, // 25: seenby.v1.Readmission.waited_for:type_name -> seenby.v1.LogPosition
+	8,  // 26: seenby.v1.ViewVerdict.context:type_name -> seenby.v1.ViewContext
+	12, // 27: seenby.v1.ViewCounted.verdict:type_name -> seenby.v1.ViewVerdict
+	12, // 28: seenby.v1.ViewRefused.verdict:type_name -> seenby.v1.ViewVerdict
+	0,  // 29: seenby.v1.ViewRefused.reason:type_name -> seenby.v1.RefusalReason
+	11, // 30: seenby.v1.ViewRefused.waits_for:type_name -> seenby.v1.LogPosition
+	11, // 31: seenby.v1.DecisionRecorded.about:type_name -> seenby.v1.LogPosition
+	11, // 32: seenby.v1.ImportRecorded.since:type_name -> seenby.v1.LogPosition
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_events_proto_init() }
@@ -2651,6 +2791,7 @@ func file_events_proto_init() {
 		(*Event_DecisionRecorded)(nil),
 		(*Event_PartitionsRecorded)(nil),
 		(*Event_SecretRecorded)(nil),
+		(*Event_ImportRecorded)(nil),
 		(*Event_ImpressionsChanged)(nil),
 	}
 	file_events_proto_msgTypes[1].OneofWrappers = []any{}
@@ -2665,7 +2806,7 @@ func file_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_events_proto_rawDesc), len(file_events_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
