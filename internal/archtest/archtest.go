@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	// Adapters: none imports another. What they have in common is in domain and projections.
 	"internal/eventlog": {"domain", "topics", "topics/eventspb"},
 	"internal/postgres": {"domain", "projections/...", "migrations"},
-	"internal/httpapi":  {"domain", "projections/...", "internal/tenancy"},
+	"internal/httpapi":  {"domain", "projections/...", "internal/tenancy", "internal/strictjson"},
 	"internal/embedded": {},
 	"internal/adminapi": {"domain", "internal/tenancy", "internal/httpapi"}, // built in the frame of the api
 
@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 	"internal/deadletter": {"domain", "projections", "internal/tenancy"},
 	"internal/verify":     {"domain", "projections/..."},
 	"internal/throttle":   {"projections"},
+	"internal/strictjson": {"domain"},
 	"internal/rebuild":    {"domain", "projections", "internal/throttle"},
 
 	"internal/config":    {"domain"},
@@ -70,7 +71,7 @@ var restricted = map[string][]string{
 	"github.com/pressly/goose":              {"internal/postgres"},
 	"go.opentelemetry.io/otel":              {"internal/telemetry"},
 	"github.com/rogpeppe/go-internal/txtar": {"projections/projectiontest"},
-	"github.com/go-json-experiment/json":    {"internal/httpapi"},
+	"github.com/go-json-experiment/json":    {"internal/httpapi", "internal/strictjson"},
 	"github.com/maypok86/otter":             {"internal/gate", "internal/httpapi"},
 	"github.com/KimMachineGun/automemlimit": {"internal/telemetry"},
 	"google.golang.org/protobuf/encoding":   {"cmd/seenby", "internal/eventlog", "internal/gate"},

@@ -27,7 +27,7 @@ func TestAnonymousViews(t *testing.T) {
 		return domain.PersonRef{Tenant: acme.ID, Person: domain.NewPersonKey(acme.Key, domain.PersonAnonymous, id)}
 	}
 	same, known := session("same"), person("same")
-	id, err := viewID(viewUUID)
+	id, err := domain.ParseViewID(viewUUID)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,7 +115,7 @@ func bareIntake(w http.ResponseWriter, r *http.Request) {
 	events := make([]domain.Event, 0, len(in.Views))
 	for i := range in.Views {
 		v := &in.Views[i]
-		id, err := viewID(v.ID)
+		id, err := domain.ParseViewID(v.ID)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return

@@ -40,14 +40,13 @@ const (
 	timeSeriesHours      = 24   // by default
 	timeSeriesDays       = 30   // by default
 
-	waitDefault     = 5 * time.Second
-	waitMax         = 30 * time.Second
-	waitLeast       = 250 * time.Millisecond // wait=0 asks whether it is passed, and that takes a look
-	waitTokensMax   = 16                     // of one Seenby-Wait-For header
-	ignoredMax      = 20                     // names of unknown fields in one answer
-	ignoredBytesMax = 64                     // of one such name
-	retryAfter      = "2"
-	goneShare       = 20 // the part of the request timeout that a look for deleted posts may take: a write can do without
+	waitDefault   = 5 * time.Second
+	waitMax       = 30 * time.Second
+	waitLeast     = 250 * time.Millisecond // wait=0 asks whether it is passed, and that takes a look
+	waitTokensMax = 16                     // of one Seenby-Wait-For header
+	ignoredMax    = 20                     // names of unknown fields in one answer
+	retryAfter    = "2"
+	goneShare     = 20 // the part of the request timeout that a look for deleted posts may take: a write can do without
 )
 
 func (c Config) withDefaults() Config {

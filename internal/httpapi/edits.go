@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"seenby/domain"
+	"seenby/internal/strictjson"
 )
 
 // PostPatch is the body of an edit: a merge patch (RFC 7396) of at least one field.
@@ -115,7 +116,7 @@ func parsePatch(raw []byte) (event domain.PostEdited, text string, err error) {
 			if text, err = stringOf("body", in.Body); err != nil {
 				return event, "", err
 			}
-			if err := checkBody(text); err != nil {
+			if err := domain.CheckBody(text); err != nil {
 				return event, "", err
 			}
 		}
@@ -136,7 +137,7 @@ func parsePatch(raw []byte) (event domain.PostEdited, text string, err error) {
 		if err != nil {
 			return event, "", err
 		}
-		if event.PublishedAt, err = parseTime("published_at", at); err != nil {
+		if event.PublishedAt, err = domain.ParseTime("published_at", at); err != nil {
 			return event, "", err
 		}
 	}
@@ -146,7 +147,7 @@ func parsePatch(raw []byte) (event domain.PostEdited, text string, err error) {
 // stringOf is a field's text; only body can be null.
 func stringOf(field string, v jsontext.Value) (string, error) {
 	if v.Kind() != '"' {
-		return "", domain.Invalid(field, "must not be a JSON %s", kindName(v.Kind()))
+		return "", domain.Invalid(field, "must not be a JSON %s", strictjson.KindName(v.Kind()))
 	}
 	var text string
 	if err := json.Unmarshal(v, &text); err != nil {

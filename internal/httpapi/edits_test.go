@@ -323,7 +323,7 @@ func FuzzPatch(f *testing.F) {
 			return
 		}
 		event.PostRef, event.EventID = domain.PostKey{Tenant: "acme", Post: "p"}, domain.EventID{1}
-		if err := (posts.Projection{}).Check(domain.Record{Event: event, Time: noon}); err != nil || checkBody(text) != nil {
+		if err := (posts.Projection{}).Check(domain.Record{Event: event, Time: noon}); err != nil || domain.CheckBody(text) != nil {
 			t.Errorf("accepted %+v, which would be parked: %v", event, err)
 		}
 		if event.Body == nil && event.Audience == nil && event.PublishedAt.IsZero() || event.Body == nil && text != "" {

@@ -76,7 +76,7 @@ func FuzzPostBody(f *testing.F) {
 			}
 			return
 		}
-		if domain.CheckID("author", in.author) != nil || checkBody(in.body) != nil || domain.CheckTime("published_at", in.publishedAt) != nil {
+		if domain.CheckID("author", in.author) != nil || domain.CheckBody(in.body) != nil || domain.CheckTime("published_at", in.publishedAt) != nil {
 			t.Errorf("accepted %+v", in)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"seenby/domain"
+	"seenby/internal/strictjson"
 	"seenby/internal/tenancy"
 )
 
@@ -127,7 +128,7 @@ func parsePosts(body string) ([]postsItem, error) {
 		name := c.name()
 		switch {
 		case name != "posts":
-			return nil, domain.Invalid(strings.ToValidUTF8(clip(name), "\uFFFD"), "is no field of this request")
+			return nil, domain.Invalid(strings.ToValidUTF8(strictjson.Clip(name), "\uFFFD"), "is no field of this request")
 		case posts != "":
 			return nil, domain.Invalid("posts", "stands twice")
 		}

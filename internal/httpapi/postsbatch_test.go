@@ -275,7 +275,7 @@ func FuzzPostsBatch(f *testing.F) {
 				if domain.CodeOf(item.err) != domain.CodeInvalid {
 					t.Errorf("%s: an internal error: %v", raw, item.err)
 				}
-			case domain.CheckID("id", string(item.id)) != nil || domain.CheckID("author", item.in.author) != nil || checkBody(item.in.body) != nil:
+			case domain.CheckID("id", string(item.id)) != nil || domain.CheckID("author", item.in.author) != nil || domain.CheckBody(item.in.body) != nil:
 				t.Errorf("of %s accepted %+v", raw, item)
 			}
 		}

@@ -154,7 +154,7 @@ func (p *RangeParams) parse(now time.Time) (timeseries.Range, error) {
 	}
 	r.To = r.Unit.Start(now).Add(r.Unit.Length())
 	if p.To != "" {
-		to, err := parseTime("to", p.To)
+		to, err := domain.ParseTime("to", p.To)
 		if err != nil {
 			return r, err
 		}
@@ -164,7 +164,7 @@ func (p *RangeParams) parse(now time.Time) (timeseries.Range, error) {
 	}
 	r.From = r.To.Add(-time.Duration(buckets) * r.Unit.Length())
 	if p.From != "" {
-		from, err := parseTime("from", p.From)
+		from, err := domain.ParseTime("from", p.From)
 		if err != nil {
 			return r, err
 		}

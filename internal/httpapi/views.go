@@ -132,12 +132,12 @@ func (v *viewItem) event(sentAt time.Time, met *meeting) (view domain.ViewReport
 	}
 	view = domain.ViewReported{Post: domain.PostID(v.post), SentAt: sentAt, Context: v.context, Anonymous: v.anonymous != ""}
 	if v.viewedAt != "" {
-		if view.ViewedAt, err = parseTime("viewed_at", v.viewedAt); err != nil {
+		if view.ViewedAt, err = domain.ParseTime("viewed_at", v.viewedAt); err != nil {
 			return view, nil, err
 		}
 	}
 	if v.id != "" {
-		if view.ViewID, err = viewID(v.id); err != nil {
+		if view.ViewID, err = domain.ParseViewID(v.id); err != nil {
 			return view, nil, err
 		}
 	} else {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"seenby/domain"
+	"seenby/internal/strictjson"
 )
 
 const viewUUID = "01939a2b-7c3d-7e4f-8a5b-6c7d8e9f0a1b"
@@ -138,7 +139,7 @@ func TestIgnoredIsBounded(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for _, name := range got.Ignored {
-		if len(name) > ignoredBytesMax {
+		if len(name) > strictjson.NameBytesMax {
 			t.Errorf("%q has %d bytes", name, len(name))
 		}
 	}

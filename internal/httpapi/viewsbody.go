@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/hex"
 	"math"
 	"slices"
 	"strconv"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"seenby/domain"
+	"seenby/internal/strictjson"
 )
 
 // ViewsInput is the body of POST /v1/views.
@@ -78,7 +78,7 @@ func parseViews(body string, into *viewsBody) error {
 		if err != nil {
 			return err
 		}
-		if into.sentAt, err = parseTime("sent_at", text); err != nil {
+		if into.sentAt, err = domain.ParseTime("sent_at", text); err != nil {
 			return err
 		}
 	}
@@ -206,7 +206,7 @@ func (v *viewItem) fail(err error) {
 }
 
 func (b *viewsBody) ignore(prefix, name string) {
-	name = prefix + strings.ToValidUTF8(clip(name), "\uFFFD")
+	name = prefix + strings.ToValidUTF8(strictjson.Clip(name), "\uFFFD")
 	if len(b.ignored) < ignoredMax && !slices.Contains(b.ignored, name) {
 		b.ignored = append(b.ignored, name)
 	}
@@ -222,23 +222,4 @@ func textOf(field, raw string) (string, error) {
 		return "", domain.Invalid(field, "must be UTF-8")
 	}
 	return text, nil
-}
-
-// viewID is the id of a view as it was sent.
-func viewID(text string) (id domain.ViewID, err error) {
-	bad := len(text) != 36 || text[8] != '-' || text[13] != '-' || text[18] != '-' || text[23] != '-'
-	if !bad {
-		var digits [32]byte
-		n := copy(digits[:], text[:8])
-		n += copy(digits[n:], text[9:13])
-		n += copy(digits[n:], text[14:18])
-		n += copy(digits[n:], text[19:23])
-		copy(digits[n:], text[24:])
-		_, err := hex.Decode(id[:], digits[:])
-		bad = err != nil
-	}
-	if bad {
-		return id, domain.Invalid("id", "must be a UUID, e.g. 01939a2b-7c3d-7e4f-8a5b-6c7d8e9f0a1b")
-	}
-	return id, nil
 }
