@@ -27,6 +27,7 @@ type cli struct {
 	Keys        keysCommand        `cmd:"" help:"Manage API keys."`
 	Secret      secretCommand      `cmd:"" help:"Manage the installation's secret."`
 	Tail        tailCommand        `cmd:"" help:"Print the events of a topic."`
+	Import      importCommand      `cmd:"" help:"Import posts, views, counts or members from a file of JSON lines."`
 	Verify      verifyCommand      `cmd:"" help:"Recompute the read models from the log and name what differs."`
 	Rebuild     rebuildCommand     `cmd:"" help:"Rebuild a read model from the log beside the live one, prove it and swap it in."`
 	Deadletters deadlettersCommand `cmd:"" help:"Look at events that could not be applied, redrive and discard them."`
@@ -38,6 +39,7 @@ type cli struct {
 type environment struct {
 	ctx     context.Context //nolint:containedctx // it lives as long as the command
 	environ []string
+	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
 	flags   *config.Flags
@@ -55,7 +57,7 @@ const (
 // run is main with its surroundings as arguments; tests run it too.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	env := &environment{
-		ctx: ctx, environ: environ, stdout: stdout, stderr: stderr,
+		ctx: ctx, environ: environ, stdin: os.Stdin, stdout: stdout, stderr: stderr,
 		flags: config.NewFlags(), now: clock, rand: rand.Reader,
 	}
 	var commands cli

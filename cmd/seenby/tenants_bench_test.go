@@ -31,7 +31,7 @@ const (
 	steadyViews     = 4 // views at each tick: 200 a second
 	steadyPosts     = 1000
 	steadyViewers   = 100_000
-	importer        = domain.TenantID("tenant-000")
+	importTenant    = domain.TenantID("tenant-000")
 	other           = domain.TenantID("tenant-001")
 	importAudiences = 1000
 	settleFor       = 5 * time.Second
@@ -131,13 +131,13 @@ func newImport(log *eventlog.Log) *importing {
 	im.rate.Store(importRates[0])
 	go func() {
 		err := im.append(log, importPosts, func(i int, _ *mathrand.Rand) domain.Event {
-			return domain.PostPublished{PostRef: domain.PostKey{Tenant: importer, Post: benchPost(i)}, EventID: newID(), Audience: domain.Audience(fmt.Sprintf("audience:group-%d", i%importAudiences))}
+			return domain.PostPublished{PostRef: domain.PostKey{Tenant: importTenant, Post: benchPost(i)}, EventID: newID(), Audience: domain.Audience(fmt.Sprintf("audience:group-%d", i%importAudiences))}
 		})
 		if err == nil {
 			err = im.append(log, importMembers, func(i int, _ *mathrand.Rand) domain.Event {
 				var person domain.PersonKey
 				binary.BigEndian.PutUint64(person[:], uint64(i/importAudiences)*0x9e3779b97f4a7c15) //nolint:gosec // a spread of small numbers
-				return domain.AudienceMemberAdded{Tenant: importer, Audience: fmt.Sprintf("group-%d", i%importAudiences), Person: person, EventID: newID()}
+				return domain.AudienceMemberAdded{Tenant: importTenant, Audience: fmt.Sprintf("group-%d", i%importAudiences), Person: person, EventID: newID()}
 			})
 		}
 		im.done <- err

@@ -6,6 +6,20 @@ import (
 	"seenby/domain"
 )
 
+// OpenTenant gives what is needed to append for a tenant without an API key of its own. CodeNotFound: there is no open one of
+// this id. CodeMisconfigured: the secret is not the installation's.
+func OpenTenant(in *domain.Installation, secret *Secret, tenant domain.TenantID) (TenantHandle, error) {
+	t, err := open(in, tenant)
+	if err != nil {
+		return TenantHandle{}, err
+	}
+	if err := secret.check(in.Fingerprint); err != nil {
+		return TenantHandle{}, err
+	}
+	key, err := secret.Unwrap(tenant, t.Created.WrappedKey)
+	return TenantHandle{ID: tenant, Key: key}, err
+}
+
 // BeginImport decides that a process works on an import from now on, whoever did before: it is found by its id, and goes on
 // where it stands. since is where the log ended before the process appends anything; where another process left it open
 // what it had appended, that stays open. One that is finished gives no event.
