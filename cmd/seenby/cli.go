@@ -28,6 +28,7 @@ type cli struct {
 	Secret      secretCommand      `cmd:"" help:"Manage the installation's secret."`
 	Tail        tailCommand        `cmd:"" help:"Print the events of a topic."`
 	Import      importCommand      `cmd:"" help:"Import posts, views, counts or members from a file of JSON lines."`
+	Readmit     readmitCommand     `cmd:"" help:"Have views judged again that were refused by a quota."`
 	Verify      verifyCommand      `cmd:"" help:"Recompute the read models from the log and name what differs."`
 	Rebuild     rebuildCommand     `cmd:"" help:"Rebuild a read model from the log beside the live one, prove it and swap it in."`
 	Deadletters deadlettersCommand `cmd:"" help:"Look at events that could not be applied, redrive and discard them."`

@@ -1,4 +1,4 @@
-// Package keeper brings undecided views to their end (DESIGN §2.4).
+// Package keeper brings undecided views to their end (DESIGN §2.4), and refused ones that are to be judged again.
 //
 // The gate answers undecided where the read model says no but has not read all that was written before the
 // view. The keeper follows the topic verdicts, and once the read model has passed what such a verdict waits
@@ -28,6 +28,11 @@
 // Once half of it is free, reading returns to the first one passed over. Views whose key has dead letters wait
 // in the ledger until an operator redrives or discards those; PendingMax of them in one partition hold up the
 // rest of that partition's undecided views, which Ready says.
+//
+// # Refused views
+//
+// Readmit does the same for views that were refused for good and that an operator has judged again: they wait for nothing,
+// and what resolves them is the same. It works on all partitions, has no hint, and ends when all have their new verdict.
 //
 // # Erased texts
 //

@@ -68,6 +68,8 @@ type Keeper struct {
 	wrote   map[domain.Partition]int64
 	erasing erasing
 
+	refusing *refusing // nil: it is the keeper of undecided views
+
 	mu  sync.Mutex
 	err error // of the last step; nil where it worked
 }
@@ -215,7 +217,11 @@ func (k *Keeper) take(ctx context.Context, parts []domain.Partition) error {
 		return err
 	}
 	for _, a := range at {
-		k.ledgers[a.In()] = newLedger(a, k.cfg.PendingMax)
+		l := newLedger(a, k.cfg.PendingMax)
+		if k.refusing != nil {
+			k.refusing.follow(l)
+		}
+		k.ledgers[a.In()] = l
 	}
 	return nil
 }

@@ -21,6 +21,11 @@ type ledger struct {
 	cursor   int        // where in order the last look for settled ones ended
 	passed   int64      // offset of the first undecided verdict that found no room; -1: none
 
+	// wants tells whose views are appended again; met is told of each, and ended by which verdict one was. Both may be nil.
+	wants func(*domain.Verdict) bool
+	met   func(v *domain.Verdict, offset int64)
+	ended func(*pending, *domain.Verdict)
+
 	lost  int // views appended attemptsMax times and not resolved yet, as ready last met them
 	proof proof
 }
@@ -48,16 +53,18 @@ type proof struct {
 
 func newLedger(at domain.Position, most int) *ledger {
 	return &ledger{
-		part: at.In(), max: most, next: at.NextOffset, judged: -1, passed: -1,
+		part: at.In(), max: most, next: at.NextOffset, judged: -1, passed: -1, wants: isUndecided,
 		byOffset: map[int64]*pending{}, byID: map[viewRef][]*pending{},
 	}
 }
+
+func isUndecided(v *domain.Verdict) bool { return v.Reason == domain.ReasonUndecided }
 
 // fold takes the next record. An event of an unknown type is an error; a record that cannot be decoded is
 // not an undecided verdict of any gate.
 func (l *ledger) fold(r domain.Record) error {
 	l.next = r.Offset + 1
-	if errors.Is(r.Err, domain.ErrUnknownEvent) {
+	if isUnknown(r.Err) {
 		return r.Err
 	}
 	v, ok := r.Event.(*domain.Verdict)
@@ -66,7 +73,11 @@ func (l *ledger) fold(r domain.Record) error {
 	}
 	l.judged = max(l.judged, v.ViewOffset)
 	if v.Readmits != nil {
-		l.resolve(l.byOffset[*v.Readmits])
+		p := l.byOffset[*v.Readmits]
+		if p != nil && l.ended != nil {
+			l.ended(p, v)
+		}
+		l.resolve(p)
 	}
 	ref := viewRef{v.Viewer, v.ViewID}
 	if v.Counted() {
@@ -75,7 +86,13 @@ func (l *ledger) fold(r domain.Record) error {
 		}
 		return nil
 	}
-	if v.Reason != domain.ReasonUndecided || l.byOffset[v.ViewOffset] != nil {
+	if !l.wants(v) {
+		return nil
+	}
+	if l.met != nil {
+		l.met(v, r.Offset)
+	}
+	if l.byOffset[v.ViewOffset] != nil {
 		return nil
 	}
 	if l.passed >= 0 || len(l.byOffset) >= l.max {
@@ -84,12 +101,14 @@ func (l *ledger) fold(r domain.Record) error {
 		}
 		return nil
 	}
-	p := &pending{verdict: v, offset: r.Offset}
+	p := &pending{verdict: v, offset: r.Offset, settled: !isUndecided(v)} // what is refused waits for nothing
 	l.byOffset[v.ViewOffset] = p
 	l.byID[ref] = append(l.byID[ref], p)
 	l.order = append(l.order, p)
 	return nil
 }
+
+func isUnknown(err error) bool { return errors.Is(err, domain.ErrUnknownEvent) }
 
 func (l *ledger) resolve(p *pending) {
 	if p == nil || p.resolved {

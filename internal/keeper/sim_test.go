@@ -16,6 +16,7 @@ type sim struct {
 	appended []time.Time // by view
 	verdicts []*domain.Verdict
 	memory   *domain.Memory
+	limits   domain.Limits
 	now      time.Time
 
 	published map[domain.PostID]int64 // offset on posts
@@ -35,7 +36,8 @@ var (
 )
 
 func newSim() *sim {
-	return &sim{memory: domain.NewMemory(domain.DefaultLimits()), now: start, published: map[domain.PostID]int64{}}
+	limits := domain.DefaultLimits()
+	return &sim{memory: domain.NewMemory(limits), limits: limits, now: start, published: map[domain.PostID]int64{}}
 }
 
 func newView(viewer, id int, post string) domain.ViewReported {
@@ -73,7 +75,7 @@ func (s *sim) judge(n int) {
 			}
 		}
 		o := s.memory.Begin()
-		s.verdicts = append(s.verdicts, o.Judge(domain.ViewRecord{View: v, Offset: int64(len(s.verdicts)), Appended: s.appended[len(s.verdicts)]}, a, domain.DefaultLimits()))
+		s.verdicts = append(s.verdicts, o.Judge(domain.ViewRecord{View: v, Offset: int64(len(s.verdicts)), Appended: s.appended[len(s.verdicts)]}, a, s.limits))
 		o.Commit()
 	}
 }
@@ -113,6 +115,7 @@ type port struct {
 	dieAt   int // 0: never
 	late    bool
 	batch   int // verdicts per poll
+	judges  int // views that the gate judges before each poll
 }
 
 var errDead = errors.New("killed")
@@ -141,6 +144,7 @@ func (p *port) Drop([]domain.Partition) { p.reading = false }
 
 func (p *port) Poll(context.Context, int) (b domain.Batch, err error) {
 	err = p.call(func() error {
+		p.judge(p.judges)
 		to := min(p.next+int64(p.batch), int64(len(p.verdicts)))
 		for ; p.next < to; p.next++ {
 			b.Records = append(b.Records, domain.Record{Partition: verdictsPart, Offset: p.next, Event: p.verdicts[p.next]})

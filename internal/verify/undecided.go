@@ -13,7 +13,7 @@ import (
 
 // undecided follows the undecided views of one partition to their end.
 type undecided struct {
-	kept    map[int64]uint64 // by the offset of each undecided view: a hash of what a record that repeats it keeps
+	kept    map[int64]uint64 // by the offset of each view that may be appended again: a hash of what a record that repeats it keeps
 	waiting map[int64]waiting
 	byID    map[idHash][]int64 // offsets of waiting views
 }
@@ -39,6 +39,9 @@ func (u *undecided) verdict(v *domain.Verdict, id idHash, seed maphash.Seed, to 
 			to.Counted++
 		}
 		return
+	}
+	if v.Reason == domain.ReasonViewerQuota { // an operator may have it judged again
+		u.kept[v.ViewOffset] = keptByVerdict(v, seed)
 	}
 	if v.Reason != domain.ReasonUndecided {
 		return
@@ -85,7 +88,7 @@ func (u *undecided) repeats(offset int64, view *domain.ViewReported, seed maphas
 	hash, known := u.kept[view.Readmitted.Offset]
 	switch {
 	case !known || view.Readmitted.Offset >= offset:
-		return "repeats view %d, which no undecided verdict before it is about"
+		return "repeats view %d, which no verdict before it left to be judged again"
 	case hash != keptByRecord(view, seed):
 		return "repeats view %d, but not with its viewer, id, post, times and what it waited for"
 	}
