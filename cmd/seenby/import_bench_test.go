@@ -30,7 +30,7 @@ func BenchmarkImport(b *testing.B) {
 		projectors.stop()
 		b.StartTimer()
 		started := time.Now()
-		in.command("import", "views", file, "--tenant", demoTenant, "--lag-max", "0")
+		in.command("import", "views", file, "--tenant", string(demoTenant), "--lag-max", "0")
 		imported := time.Since(started)
 		b.StopTimer()
 		started = time.Now()

@@ -3,6 +3,7 @@ package keeper
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"seenby/domain"
@@ -29,13 +30,15 @@ func (s *sim) refused() Refused {
 
 func (s *sim) readmit(t *testing.T, cfg Config, p *port) (RefusedResult, error) {
 	t.Helper()
-	cfg.Every = time.Millisecond
+	cfg.Every, p.waits = time.Millisecond, time.Millisecond
 	return Readmit(t.Context(), cfg, Deps{Source: p, Appender: p}, s.refused(), func(RefusedResult) {})
 }
 
 // One that readmits refused views is killed at every step of its work, before and after that step's effect, and is run again:
 // each view counts once. Ledgers with room for one view do the same.
-func TestReadmitKilledAtEveryStep(t *testing.T) {
+func TestReadmitKilledAtEveryStep(t *testing.T) { synctest.Test(t, readmitKilledAtEveryStep) }
+
+func readmitKilledAtEveryStep(t *testing.T) {
 	for _, cfg := range []Config{{AppendMax: 2}, {PendingMax: 1, AppendMax: 1}} {
 		for _, late := range []bool{false, true} {
 			for dieAt := 1; ; dieAt++ {
@@ -68,7 +71,9 @@ func TestReadmitKilledAtEveryStep(t *testing.T) {
 }
 
 // What is readmitted is told by the new verdicts, and a dry run knows how many there would be.
-func TestReadmitTellsWhatBecameOfThem(t *testing.T) {
+func TestReadmitTellsWhatBecameOfThem(t *testing.T) { synctest.Test(t, readmitTellsWhatBecameOfThem) }
+
+func readmitTellsWhatBecameOfThem(t *testing.T) {
 	s := quotaSim()
 	count := func() (refused, open int64) {
 		t.Helper()

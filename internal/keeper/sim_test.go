@@ -114,8 +114,9 @@ type port struct {
 	calls   int
 	dieAt   int // 0: never
 	late    bool
-	batch   int // verdicts per poll
-	judges  int // views that the gate judges before each poll
+	batch   int           // verdicts per poll
+	judges  int           // views that the gate judges before each poll
+	waits   time.Duration // what a poll takes
 }
 
 var errDead = errors.New("killed")
@@ -144,6 +145,7 @@ func (p *port) Drop([]domain.Partition) { p.reading = false }
 
 func (p *port) Poll(context.Context, int) (b domain.Batch, err error) {
 	err = p.call(func() error {
+		time.Sleep(p.waits)
 		p.judge(p.judges)
 		to := min(p.next+int64(p.batch), int64(len(p.verdicts)))
 		for ; p.next < to; p.next++ {

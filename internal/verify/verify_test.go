@@ -347,7 +347,7 @@ func TestPlantedFindings(t *testing.T) {
 			return domain.TopicVerdicts, w.verdicts[0][i].Offset
 		}, "has the time"},
 		"an id that counts twice":         {change(func(v *domain.Verdict) bool { return v.Reason == domain.ReasonDuplicate }, func(v *domain.Verdict) { v.Reason = "" }), "again"},
-		"a readmission of another offset": {readmitted(func(again *domain.Readmission) { again.Offset += 1 << 20 }), "which no undecided verdict"},
+		"a readmission of another offset": {readmitted(func(again *domain.Readmission) { again.Offset += 1 << 20 }), "which no verdict before it"},
 		"a readmission at another time":   {readmitted(func(again *domain.Readmission) { again.ViewedAt = again.ViewedAt.Add(time.Second) }), "not with its"},
 		"a readmission that waited for else": {readmitted(func(again *domain.Readmission) {
 			again.WaitedFor = append([]domain.Position{{}}, again.WaitedFor...)
