@@ -196,7 +196,7 @@ func (env *environment) followErasures(log *eventlog.Log, logger *slog.Logger) (
 	go func() { ended <- f.Run(ctx) }()
 	f.stop = func() {
 		cancel()
-		_ = <-ended // with ctx
+		<-ended // with ctx
 	}
 	ticker := time.NewTicker(followErasuresEvery)
 	defer ticker.Stop()

@@ -167,7 +167,7 @@ const (
 
 // boundHeap keeps the collector within rebuildHeap: what a bulk load holds is outside of it. The function sets it back.
 func boundHeap() func() {
-	percent, limit := debug.SetGCPercent(rebuildGCPercent), debug.SetMemoryLimit(rebuildHeap - rebuildProgram)
+	percent, limit := debug.SetGCPercent(rebuildGCPercent), debug.SetMemoryLimit(rebuildHeap-rebuildProgram)
 	return func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }
 }
 

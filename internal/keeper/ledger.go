@@ -21,9 +21,9 @@ type ledger struct {
 	cursor   int        // where in order the last look for settled ones ended
 	passed   int64      // offset of the first undecided verdict that found no room; -1: none
 
-	// wants tells whose views are appended again; met is told of each, and ended by which verdict one was. Both may be nil.
+	// wants tells whose views are appended again; met is told where each stands, and ended by which verdict one was. Both may be nil.
 	wants func(*domain.Verdict) bool
-	met   func(v *domain.Verdict, offset int64)
+	met   func(offset int64)
 	ended func(*pending, *domain.Verdict)
 
 	lost  int // views appended attemptsMax times and not resolved yet, as ready last met them
@@ -90,7 +90,7 @@ func (l *ledger) fold(r domain.Record) error {
 		return nil
 	}
 	if l.met != nil {
-		l.met(v, r.Offset)
+		l.met(r.Offset)
 	}
 	if l.byOffset[v.ViewOffset] != nil {
 		return nil

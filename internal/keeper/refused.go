@@ -115,7 +115,7 @@ func (k *Keeper) read() (n int64) {
 // follow makes a ledger look for refused views.
 func (r *refusing) follow(l *ledger) {
 	l.wants = r.which.matches
-	l.met = func(v *domain.Verdict, offset int64) {
+	l.met = func(offset int64) {
 		if next := r.folded[l.part.Partition]; offset >= next {
 			r.folded[l.part.Partition] = offset + 1
 			r.result.Refused++
