@@ -193,10 +193,15 @@ func (env *environment) followErasures(log *eventlog.Log, logger *slog.Logger) (
 	ctx, cancel := context.WithCancel(env.ctx)
 	f := followedErasures{Marks: erasure.NewMarks(log, log, env.now, logger)}
 	ended := make(chan error, 1)
-	go func() { ended <- f.Run(ctx) }()
+	go func() {
+		ended <- f.Run(ctx)
+		close(ended)
+	}()
 	f.stop = func() {
 		cancel()
-		<-ended // with ctx
+		for range ended {
+			continue // ctx's cause
+		}
 	}
 	ticker := time.NewTicker(followErasuresEvery)
 	defer ticker.Stop()
