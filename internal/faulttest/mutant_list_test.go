@@ -283,7 +283,7 @@ func Park(ctx context.Context, tx Tx, p Projection, w Work, letters []DeadLetter
 		"A view that had to wait is refused for having waited.",
 		"domain/judge.go",
 		`	if v.Readmits == nil {
-		if v.ViewedAt.Before(o.now.Add(-limits.Stale)) {`,
+		if !v.Imported && v.ViewedAt.Before(o.now.Add(-limits.Stale)) {`,
 		`	if v.Readmits == nil || true {
-		if v.ViewedAt.Before(o.now.Add(-limits.Stale)) {`),
+		if !v.Imported && v.ViewedAt.Before(o.now.Add(-limits.Stale)) {`),
 }
