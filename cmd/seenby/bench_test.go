@@ -44,10 +44,7 @@ func BenchmarkDrain(b *testing.B) {
 		b.StopTimer()
 		in, key := install(b)
 		log, store, closeBoth := in.open(b)
-		fillPosts(b, log)
-		projectors := in.serve(key, "projector")
-		awaitDrained(b, log, store, domain.TopicPosts, "posts")
-		projectors.stop()
+		in.publishPosts(b, key, log, store)
 		fillViews(b, log)
 		before := cpuSeconds(b)
 		b.StartTimer()
@@ -78,6 +75,15 @@ func (in *installation) open(b *testing.B) (*eventlog.Log, *postgres.Store, func
 		b.Fatal(err)
 	}
 	return log, store, func() { store.Close(); log.Close() }
+}
+
+// publishPosts fills the topic posts and its read model.
+func (in *installation) publishPosts(b *testing.B, key string, log *eventlog.Log, store *postgres.Store) {
+	b.Helper()
+	fillPosts(b, log)
+	projectors := in.serve(key, "projector")
+	awaitDrained(b, log, store, domain.TopicPosts, "posts")
+	projectors.stop()
 }
 
 func fillPosts(b *testing.B, log *eventlog.Log) {

@@ -163,8 +163,7 @@ func importLine(what string, g importer.Progress, bar bool) string {
 	if g.Of > 0 {
 		percent := 100 * float64(g.Lines) / float64(g.Of)
 		if bar {
-			full := int(percent * barWidth / 100)
-			fmt.Fprintf(&b, " [%s%s]", strings.Repeat("#", full), strings.Repeat("-", barWidth-full))
+			b.WriteString(" " + drawBar(percent))
 		}
 		fmt.Fprintf(&b, " %5.1f %%  %s of %s lines", percent, grouped(g.Lines), grouped(g.Of))
 	} else {

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
-	"seenby/domain"
 )
 
 // importViewers is how many people made the views of BenchmarkImport: each has a name to be appended once.
@@ -24,10 +22,7 @@ func BenchmarkImport(b *testing.B) {
 		b.StopTimer()
 		in, key := install(b)
 		log, store, closeBoth := in.open(b)
-		fillPosts(b, log)
-		projectors := in.serve(key, "projector")
-		awaitDrained(b, log, store, domain.TopicPosts, "posts")
-		projectors.stop()
+		in.publishPosts(b, key, log, store)
 		b.StartTimer()
 		started := time.Now()
 		in.command("import", "views", file, "--tenant", string(demoTenant), "--lag-max", "0")

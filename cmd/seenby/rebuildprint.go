@@ -25,6 +25,11 @@ const (
 	barWidth  = 24
 )
 
+func drawBar(percent float64) string {
+	full := int(percent * barWidth / 100)
+	return "[" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "]"
+}
+
 // digits of a detail change all the time, and are no reason for another line.
 var digits = regexp.MustCompile(`[0-9]+`)
 
@@ -54,8 +59,7 @@ func rebuildLine(g rebuild.Progress, bar bool) string {
 	fmt.Fprintf(&b, "%s v%d  %-8s", g.Projection, g.Version, g.Phase)
 	if g.Total > 0 {
 		if bar {
-			full := int(g.Percent() * barWidth / 100)
-			fmt.Fprintf(&b, " [%s%s]", strings.Repeat("#", full), strings.Repeat("-", barWidth-full))
+			b.WriteString(" " + drawBar(g.Percent()))
 		}
 		fmt.Fprintf(&b, " %5.1f %%  %s of %s events", g.Percent(), grouped(g.Done), grouped(g.Total))
 		if g.PerSecond > 0 && g.Done < g.Total {

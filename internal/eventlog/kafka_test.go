@@ -64,6 +64,20 @@ func appendViews(t *testing.T, log *eventlog.Log, n int) []domain.Position {
 	return positions
 }
 
+// readVerdicts gives a reader that stands at the start of the first partition of verdicts.
+func readVerdicts(t *testing.T, log *eventlog.Log) *eventlog.Reader {
+	t.Helper()
+	reader, err := log.NewReader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(reader.Close)
+	if err := reader.Seek(t.Context(), []domain.Position{{Topic: domain.TopicVerdicts}}); err != nil {
+		t.Fatal(err)
+	}
+	return reader
+}
+
 // readTo reads from the given positions until the reader has passed the others.
 func readTo(t *testing.T, r *eventlog.Reader, to []domain.Position) (records []domain.Record) {
 	t.Helper()
@@ -245,14 +259,7 @@ func TestReadCommitted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	reader, err := log.NewReader()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	if err := reader.Seek(t.Context(), []domain.Position{{Topic: domain.TopicVerdicts}}); err != nil {
-		t.Fatal(err)
-	}
+	reader := readVerdicts(t, log)
 	ends := endsAt(t, log, domain.TopicVerdicts, 6) // three records and three markers
 	records := readTo(t, reader, ends[:1])
 	if len(records) != 1 || !isVerdictOf(records[0], 1) || !records[0].Time.Equal(at.Truncate(time.Millisecond)) {

@@ -74,14 +74,7 @@ func TestALeaderThatComesAndGoesAroundAnAbortedTransactionLosesNothing(t *testin
 		}
 		return nil, nil, false
 	})
-	reader, err := log.NewReader()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	if err := reader.Seek(t.Context(), []domain.Position{{Topic: domain.TopicVerdicts}}); err != nil {
-		t.Fatal(err)
-	}
+	reader := readVerdicts(t, log)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var read []int64

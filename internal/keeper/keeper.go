@@ -103,13 +103,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	var looked, committed time.Time
 	wait := retryFirst
 	for {
-		err := k.follow(ctx, &changed)
-		if err == nil {
-			err = k.poll(ctx)
-		}
-		if err == nil && time.Since(looked) >= k.cfg.Every {
-			err, looked = k.advance(ctx), time.Now()
-		}
+		err := k.step(ctx, &changed, &looked)
 		if err == nil {
 			err = k.erase(ctx)
 		}
@@ -135,6 +129,22 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, retryMost)
 	}
+}
+
+// step reads some verdicts, and appends what is due where the last look for that is long enough ago.
+func (k *Keeper) step(ctx context.Context, changed *<-chan struct{}, looked *time.Time) error {
+	if err := k.follow(ctx, changed); err != nil {
+		return err
+	}
+	if err := k.poll(ctx); err != nil {
+		return err
+	}
+	if time.Since(*looked) < k.cfg.Every {
+		return nil
+	}
+	err := k.advance(ctx)
+	*looked = time.Now()
+	return err
 }
 
 // note keeps the state of the last step for Ready, and logs where it changes.

@@ -21,7 +21,8 @@ type ledger struct {
 	cursor   int        // where in order the last look for settled ones ended
 	passed   int64      // offset of the first undecided verdict that found no room; -1: none
 
-	// wants tells whose views are appended again; met is told where each stands, and ended by which verdict one was. Both may be nil.
+	// wants tells whose views are to be appended again. Where they are not nil, met is told where each such verdict stands, and
+	// ended which verdict brought one to its end.
 	wants func(*domain.Verdict) bool
 	met   func(offset int64)
 	ended func(*pending, *domain.Verdict)

@@ -44,7 +44,7 @@ type refusing struct {
 	folded map[int32]int64 // which were looked at: those that a ledger rewinds over are not counted twice
 }
 
-// goneFor is how long Readmit tries again while Kafka is away.
+// goneFor is how long Readmit tries again while Kafka is away, and waits for verdicts while no gate gives any.
 const goneFor = 2 * time.Minute
 
 // Readmit appends refused views again, with their original times, and returns once each has its new verdict. They take part
@@ -70,12 +70,9 @@ func Readmit(ctx context.Context, cfg Config, deps Deps, which Refused, progress
 	var looked time.Time
 	worked, moved, wait := time.Now(), time.Now(), retryFirst
 	for read := int64(-1); ; {
-		err := k.follow(ctx, &changed)
-		if err == nil {
-			err = k.poll(ctx)
-		}
-		if err == nil && time.Since(looked) >= k.cfg.Every {
-			err, looked = k.advance(ctx), time.Now()
+		before := looked
+		err := k.step(ctx, &changed, &looked)
+		if !looked.Equal(before) {
 			progress(k.refusing.result)
 		}
 		if ctx.Err() != nil {
@@ -166,7 +163,7 @@ func (c *counting) fold(records []domain.Record) error {
 	for _, r := range records {
 		v, ok := r.Event.(*domain.Verdict)
 		if !ok {
-			if r.Err != nil && isUnknown(r.Err) {
+			if isUnknown(r.Err) {
 				return r.Err
 			}
 			continue
