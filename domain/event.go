@@ -192,16 +192,6 @@ type ViewRetracted struct {
 	Reason     string
 }
 
-// ImpressionsChanged holds a post's absolute counts for the core system.
-type ImpressionsChanged struct {
-	PostRef          PostKey
-	Impressions      int64
-	UniqueViewers    int64
-	Revision         int64
-	AsOf             time.Time
-	HighestMilestone int64
-}
-
 func (PostPublished) EventType() string         { return "PostPublished" }
 func (PostEdited) EventType() string            { return "PostEdited" }
 func (PostDeleted) EventType() string           { return "PostDeleted" }
@@ -215,7 +205,6 @@ func (PersonNamed) EventType() string           { return "PersonNamed" }
 func (PersonErased) EventType() string          { return "PersonErased" }
 func (PersonForgotten) EventType() string       { return "PersonForgotten" }
 func (ViewRetracted) EventType() string         { return "ViewRetracted" }
-func (ImpressionsChanged) EventType() string    { return "ImpressionsChanged" }
 
 // PostKey names the post that the event belongs to.
 func (e PostPublished) PostKey() PostKey  { return e.PostRef }

@@ -39,6 +39,8 @@ const (
 	TenantKindKey        TenantKind = "key"
 	TenantKindDecision   TenantKind = "decision"
 	TenantKindImport     TenantKind = "import"
+	TenantKindEndpoint   TenantKind = "endpoint"
+	TenantKindRelay      TenantKind = "relay"
 	TenantKindPartitions TenantKind = "partitions" // of the installation: the tenant is empty
 	TenantKindSecret     TenantKind = "secret"     // of the installation: the tenant is empty
 )

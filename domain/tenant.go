@@ -82,6 +82,8 @@ type Tenant struct {
 	LimitsSetAt time.Time // zero where none stands on the log
 	Keys        map[string]APIKey
 	Imports     map[string]ImportRecorded // by their ids
+	Relay       RelaySet                  // the zero value: off
+	Endpoints   map[string]EndpointSet    // by their ids
 }
 
 // APIKey is one API key of a tenant, as listed.
@@ -137,6 +139,14 @@ func (in *Installation) Apply(e Event) bool {
 			t.Imports = map[string]ImportRecorded{}
 		}
 		t.Imports[e.ImportID] = e
+	case RelaySet:
+		in.tenant(e.Tenant).Relay = e
+	case EndpointSet:
+		t := in.tenant(e.Tenant)
+		if t.Endpoints == nil {
+			t.Endpoints = map[string]EndpointSet{}
+		}
+		t.Endpoints[e.EndpointID] = e
 	case DecisionRecorded:
 		in.decided(e)
 	default:

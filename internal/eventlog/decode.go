@@ -100,7 +100,10 @@ func decodeKind(key []byte, m *eventspb.Event) (domain.Event, error) {
 			return nil, badKey("ImpressionsChanged")
 		}
 		c := k.ImpressionsChanged
-		return domain.ImpressionsChanged{PostRef: post, Impressions: c.GetImpressions(), UniqueViewers: c.GetUniqueViewers(), Revision: c.GetRevision(), AsOf: fromMicros(c.GetAsOfUs()), HighestMilestone: c.GetHighestMilestone()}, nil
+		return domain.ImpressionsChanged{
+			PostRef: post, Impressions: c.GetImpressions(), UniqueViewers: c.GetUniqueViewers(), Imported: c.GetImported(), Revision: c.GetRevision(),
+			AsOf: fromMicros(c.GetAsOfUs()), HighestMilestone: c.GetHighestMilestone(), Milestones: c.GetMilestones(),
+		}, nil
 	case *eventspb.Event_AudienceMemberAdded:
 		tenant, audience, person, ok := domain.ParseMemberKey(key)
 		id, ok2 := fixed[domain.EventID](k.AudienceMemberAdded.GetEventId())
@@ -215,6 +218,15 @@ func decodeTenants(key []byte, m *eventspb.Event) (domain.Event, error) {
 		return domain.DecisionRecorded{Tenant: tenant, DecisionID: id, Kind: d.GetKind(), By: d.GetBy(), Reason: d.GetReason(), DecidedAt: fromMicros(d.GetDecidedAtUs()), About: about, Projection: d.GetProjection()}, nil
 	case *eventspb.Event_ImportRecorded:
 		return decodeImport(tenant, id, k.ImportRecorded)
+	case *eventspb.Event_EndpointSet:
+		e := k.EndpointSet
+		return domain.EndpointSet{
+			Tenant: tenant, EndpointID: id, URL: e.GetUrl(), SecretGeneration: e.GetSecretGeneration(), RotatedAt: fromMicros(e.GetRotatedAtUs()),
+			AllowPrivate: e.GetAllowPrivate(), CreatedAt: fromMicros(e.GetCreatedAtUs()), DisabledAt: fromMicros(e.GetDisabledAtUs()), DisabledReason: e.GetDisabledReason(),
+		}, nil
+	case *eventspb.Event_RelaySet:
+		r := k.RelaySet
+		return domain.RelaySet{Tenant: tenant, Enabled: r.GetEnabled(), Milestones: r.GetMilestones(), SetAt: fromMicros(r.GetSetAtUs())}, nil
 	case *eventspb.Event_PartitionsRecorded:
 		return domain.PartitionsRecorded{Topic: domain.Topic(id), Partitions: k.PartitionsRecorded.GetPartitions()}, nil
 	case *eventspb.Event_SecretRecorded:

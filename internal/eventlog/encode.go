@@ -100,7 +100,8 @@ func wireForm(e domain.Event) ([]byte, *eventspb.Event) {
 		return e.PostRef.BodyKey(e.EventID), nil
 	case domain.ImpressionsChanged:
 		return e.PostRef.Key(), &eventspb.Event{Kind: &eventspb.Event_ImpressionsChanged{ImpressionsChanged: &eventspb.ImpressionsChanged{
-			Impressions: e.Impressions, UniqueViewers: e.UniqueViewers, Revision: e.Revision, AsOfUs: micros(e.AsOf), HighestMilestone: e.HighestMilestone,
+			Impressions: e.Impressions, UniqueViewers: e.UniqueViewers, Imported: e.Imported, Revision: e.Revision, AsOfUs: micros(e.AsOf),
+			HighestMilestone: e.HighestMilestone, Milestones: e.Milestones,
 		}}}
 	}
 	return tenantsForm(e)
@@ -140,6 +141,15 @@ func tenantsForm(e domain.Event) ([]byte, *eventspb.Event) {
 		return domain.TenantsKey(e.Tenant, domain.TenantKindImport, e.ImportID), &eventspb.Event{Kind: &eventspb.Event_ImportRecorded{ImportRecorded: &eventspb.ImportRecorded{
 			Run: e.Run[:], Lines: e.Lines, Imported: e.Imported, Rejected: e.Rejected, LinesSha256: e.LinesSHA256[:], Since: logPositions(e.Since),
 			BegunAtUs: micros(e.BegunAt), RecordedAtUs: micros(e.RecordedAt), FinishedAtUs: micros(e.FinishedAt),
+		}}}
+	case domain.EndpointSet:
+		return domain.TenantsKey(e.Tenant, domain.TenantKindEndpoint, e.EndpointID), &eventspb.Event{Kind: &eventspb.Event_EndpointSet{EndpointSet: &eventspb.EndpointSet{
+			Url: e.URL, SecretGeneration: e.SecretGeneration, RotatedAtUs: micros(e.RotatedAt), AllowPrivate: e.AllowPrivate,
+			CreatedAtUs: micros(e.CreatedAt), DisabledAtUs: micros(e.DisabledAt), DisabledReason: e.DisabledReason,
+		}}}
+	case domain.RelaySet:
+		return domain.TenantsKey(e.Tenant, domain.TenantKindRelay, ""), &eventspb.Event{Kind: &eventspb.Event_RelaySet{RelaySet: &eventspb.RelaySet{
+			Enabled: e.Enabled, Milestones: e.Milestones, SetAtUs: micros(e.SetAt),
 		}}}
 	case domain.PartitionsRecorded:
 		return domain.TenantsKey("", domain.TenantKindPartitions, string(e.Topic)), &eventspb.Event{Kind: &eventspb.Event_PartitionsRecorded{PartitionsRecorded: &eventspb.PartitionsRecorded{

@@ -137,6 +137,8 @@ type Event struct {
 	//	*Event_PartitionsRecorded
 	//	*Event_SecretRecorded
 	//	*Event_ImportRecorded
+	//	*Event_EndpointSet
+	//	*Event_RelaySet
 	//	*Event_ImpressionsChanged
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -378,6 +380,24 @@ func (x *Event) GetImportRecorded() *ImportRecorded {
 	return nil
 }
 
+func (x *Event) GetEndpointSet() *EndpointSet {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_EndpointSet); ok {
+			return x.EndpointSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetRelaySet() *RelaySet {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_RelaySet); ok {
+			return x.RelaySet
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetImpressionsChanged() *ImpressionsChanged {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_ImpressionsChanged); ok {
@@ -486,9 +506,17 @@ type Event_ImportRecorded struct {
 	ImportRecorded *ImportRecorded `protobuf:"bytes,68,opt,name=import_recorded,json=importRecorded,proto3,oneof"`
 }
 
+type Event_EndpointSet struct {
+	EndpointSet *EndpointSet `protobuf:"bytes,69,opt,name=endpoint_set,json=endpointSet,proto3,oneof"`
+}
+
+type Event_RelaySet struct {
+	RelaySet *RelaySet `protobuf:"bytes,70,opt,name=relay_set,json=relaySet,proto3,oneof"`
+}
+
 type Event_ImpressionsChanged struct {
 	// impressions
-	ImpressionsChanged *ImpressionsChanged `protobuf:"bytes,80,opt,name=impressions_changed,json=impressionsChanged,proto3,oneof"` // not yet produced
+	ImpressionsChanged *ImpressionsChanged `protobuf:"bytes,80,opt,name=impressions_changed,json=impressionsChanged,proto3,oneof"`
 }
 
 func (*Event_PostPublished) isEvent_Kind() {}
@@ -534,6 +562,10 @@ func (*Event_PartitionsRecorded) isEvent_Kind() {}
 func (*Event_SecretRecorded) isEvent_Kind() {}
 
 func (*Event_ImportRecorded) isEvent_Kind() {}
+
+func (*Event_EndpointSet) isEvent_Kind() {}
+
+func (*Event_RelaySet) isEvent_Kind() {}
 
 func (*Event_ImpressionsChanged) isEvent_Kind() {}
 
@@ -2372,21 +2404,178 @@ func (x *ImportRecorded) GetFinishedAtUs() int64 {
 	return 0
 }
 
-// ImpressionsChanged holds absolute values for the core system. Key: tenant, post.
+// EndpointSet is where a tenant's core system is told counts; each record of an endpoint replaces the one before. Key: tenant,
+// "endpoint", endpoint id. The secret that signs is made from the tenant's key, the id and the generation.
+type EndpointSet struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Url              string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	SecretGeneration int64                  `protobuf:"varint,2,opt,name=secret_generation,json=secretGeneration,proto3" json:"secret_generation,omitempty"` // from 1; raised by a rotation
+	RotatedAtUs      int64                  `protobuf:"varint,3,opt,name=rotated_at_us,json=rotatedAtUs,proto3" json:"rotated_at_us,omitempty"`              // the generation before signs too for a day after this; 0: there is none before
+	AllowPrivate     bool                   `protobuf:"varint,4,opt,name=allow_private,json=allowPrivate,proto3" json:"allow_private,omitempty"`             // the address may be private or loopback
+	CreatedAtUs      int64                  `protobuf:"varint,5,opt,name=created_at_us,json=createdAtUs,proto3" json:"created_at_us,omitempty"`
+	DisabledAtUs     int64                  `protobuf:"varint,6,opt,name=disabled_at_us,json=disabledAtUs,proto3" json:"disabled_at_us,omitempty"` // 0: enabled
+	DisabledReason   string                 `protobuf:"bytes,7,opt,name=disabled_reason,json=disabledReason,proto3" json:"disabled_reason,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *EndpointSet) Reset() {
+	*x = EndpointSet{}
+	mi := &file_events_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointSet) ProtoMessage() {}
+
+func (x *EndpointSet) ProtoReflect() protoreflect.Message {
+	mi := &file_events_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointSet.ProtoReflect.Descriptor instead.
+func (*EndpointSet) Descriptor() ([]byte, []int) {
+	return file_events_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *EndpointSet) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *EndpointSet) GetSecretGeneration() int64 {
+	if x != nil {
+		return x.SecretGeneration
+	}
+	return 0
+}
+
+func (x *EndpointSet) GetRotatedAtUs() int64 {
+	if x != nil {
+		return x.RotatedAtUs
+	}
+	return 0
+}
+
+func (x *EndpointSet) GetAllowPrivate() bool {
+	if x != nil {
+		return x.AllowPrivate
+	}
+	return false
+}
+
+func (x *EndpointSet) GetCreatedAtUs() int64 {
+	if x != nil {
+		return x.CreatedAtUs
+	}
+	return 0
+}
+
+func (x *EndpointSet) GetDisabledAtUs() int64 {
+	if x != nil {
+		return x.DisabledAtUs
+	}
+	return 0
+}
+
+func (x *EndpointSet) GetDisabledReason() string {
+	if x != nil {
+		return x.DisabledReason
+	}
+	return ""
+}
+
+// RelaySet says whether a tenant's core system is told anything, and of which milestones. Key: tenant, "relay", "".
+type RelaySet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	Milestones    []int64                `protobuf:"varint,2,rep,packed,name=milestones,proto3" json:"milestones,omitempty"` // impressions, rising
+	SetAtUs       int64                  `protobuf:"varint,3,opt,name=set_at_us,json=setAtUs,proto3" json:"set_at_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelaySet) Reset() {
+	*x = RelaySet{}
+	mi := &file_events_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelaySet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelaySet) ProtoMessage() {}
+
+func (x *RelaySet) ProtoReflect() protoreflect.Message {
+	mi := &file_events_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelaySet.ProtoReflect.Descriptor instead.
+func (*RelaySet) Descriptor() ([]byte, []int) {
+	return file_events_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RelaySet) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *RelaySet) GetMilestones() []int64 {
+	if x != nil {
+		return x.Milestones
+	}
+	return nil
+}
+
+func (x *RelaySet) GetSetAtUs() int64 {
+	if x != nil {
+		return x.SetAtUs
+	}
+	return 0
+}
+
+// ImpressionsChanged holds a post's absolute values for the core system. Key: tenant, post.
 type ImpressionsChanged struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
-	Impressions      int64                  `protobuf:"varint,1,opt,name=impressions,proto3" json:"impressions,omitempty"`
+	Impressions      int64                  `protobuf:"varint,1,opt,name=impressions,proto3" json:"impressions,omitempty"` // all: counted here, imported views and imported counts
 	UniqueViewers    int64                  `protobuf:"varint,2,opt,name=unique_viewers,json=uniqueViewers,proto3" json:"unique_viewers,omitempty"`
-	Revision         int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	AsOfUs           int64                  `protobuf:"varint,4,opt,name=as_of_us,json=asOfUs,proto3" json:"as_of_us,omitempty"`
-	HighestMilestone int64                  `protobuf:"varint,5,opt,name=highest_milestone,json=highestMilestone,proto3" json:"highest_milestone,omitempty"`
+	Revision         int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                                         // per post, from 1, only ever rises
+	AsOfUs           int64                  `protobuf:"varint,4,opt,name=as_of_us,json=asOfUs,proto3" json:"as_of_us,omitempty"`                             // everything accepted before this is in the values; 0: not known
+	HighestMilestone int64                  `protobuf:"varint,5,opt,name=highest_milestone,json=highestMilestone,proto3" json:"highest_milestone,omitempty"` // greatest threshold that was passed, called or not; 0: none
+	Imported         int64                  `protobuf:"varint,6,opt,name=imported,proto3" json:"imported,omitempty"`                                         // of impressions, those that were imported as views or as counts
+	Milestones       []int64                `protobuf:"varint,7,rep,packed,name=milestones,proto3" json:"milestones,omitempty"`                              // thresholds whose calls this change sets off
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ImpressionsChanged) Reset() {
 	*x = ImpressionsChanged{}
-	mi := &file_events_proto_msgTypes[27]
+	mi := &file_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2587,7 @@ func (x *ImpressionsChanged) String() string {
 func (*ImpressionsChanged) ProtoMessage() {}
 
 func (x *ImpressionsChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_events_proto_msgTypes[27]
+	mi := &file_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2600,7 @@ func (x *ImpressionsChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImpressionsChanged.ProtoReflect.Descriptor instead.
 func (*ImpressionsChanged) Descriptor() ([]byte, []int) {
-	return file_events_proto_rawDescGZIP(), []int{27}
+	return file_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ImpressionsChanged) GetImpressions() int64 {
@@ -2449,11 +2638,25 @@ func (x *ImpressionsChanged) GetHighestMilestone() int64 {
 	return 0
 }
 
+func (x *ImpressionsChanged) GetImported() int64 {
+	if x != nil {
+		return x.Imported
+	}
+	return 0
+}
+
+func (x *ImpressionsChanged) GetMilestones() []int64 {
+	if x != nil {
+		return x.Milestones
+	}
+	return nil
+}
+
 var File_events_proto protoreflect.FileDescriptor
 
 const file_events_proto_rawDesc = "" +
 	"\n" +
-	"\fevents.proto\x12\tseenby.v1\"\xac\f\n" +
+	"\fevents.proto\x12\tseenby.v1\"\x9d\r\n" +
 	"\x05Event\x12A\n" +
 	"\x0epost_published\x18\x01 \x01(\v2\x18.seenby.v1.PostPublishedH\x00R\rpostPublished\x128\n" +
 	"\vpost_edited\x18\x02 \x01(\v2\x15.seenby.v1.PostEditedH\x00R\n" +
@@ -2481,7 +2684,9 @@ const file_events_proto_rawDesc = "" +
 	"\x11decision_recorded\x18A \x01(\v2\x1b.seenby.v1.DecisionRecordedH\x00R\x10decisionRecorded\x12P\n" +
 	"\x13partitions_recorded\x18B \x01(\v2\x1d.seenby.v1.PartitionsRecordedH\x00R\x12partitionsRecorded\x12D\n" +
 	"\x0fsecret_recorded\x18C \x01(\v2\x19.seenby.v1.SecretRecordedH\x00R\x0esecretRecorded\x12D\n" +
-	"\x0fimport_recorded\x18D \x01(\v2\x19.seenby.v1.ImportRecordedH\x00R\x0eimportRecorded\x12P\n" +
+	"\x0fimport_recorded\x18D \x01(\v2\x19.seenby.v1.ImportRecordedH\x00R\x0eimportRecorded\x12;\n" +
+	"\fendpoint_set\x18E \x01(\v2\x16.seenby.v1.EndpointSetH\x00R\vendpointSet\x122\n" +
+	"\trelay_set\x18F \x01(\v2\x13.seenby.v1.RelaySetH\x00R\brelaySet\x12P\n" +
 	"\x13impressions_changed\x18P \x01(\v2\x1d.seenby.v1.ImpressionsChangedH\x00R\x12impressionsChangedB\x06\n" +
 	"\x04kind\"\x84\x02\n" +
 	"\rPostPublished\x12\x19\n" +
@@ -2654,13 +2859,31 @@ const file_events_proto_rawDesc = "" +
 	"\x05since\x18\x06 \x03(\v2\x16.seenby.v1.LogPositionR\x05since\x12\x1e\n" +
 	"\vbegun_at_us\x18\a \x01(\x03R\tbegunAtUs\x12$\n" +
 	"\x0erecorded_at_us\x18\b \x01(\x03R\frecordedAtUs\x12$\n" +
-	"\x0efinished_at_us\x18\t \x01(\x03R\ffinishedAtUs\"\xc0\x01\n" +
+	"\x0efinished_at_us\x18\t \x01(\x03R\ffinishedAtUs\"\x88\x02\n" +
+	"\vEndpointSet\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12+\n" +
+	"\x11secret_generation\x18\x02 \x01(\x03R\x10secretGeneration\x12\"\n" +
+	"\rrotated_at_us\x18\x03 \x01(\x03R\vrotatedAtUs\x12#\n" +
+	"\rallow_private\x18\x04 \x01(\bR\fallowPrivate\x12\"\n" +
+	"\rcreated_at_us\x18\x05 \x01(\x03R\vcreatedAtUs\x12$\n" +
+	"\x0edisabled_at_us\x18\x06 \x01(\x03R\fdisabledAtUs\x12'\n" +
+	"\x0fdisabled_reason\x18\a \x01(\tR\x0edisabledReason\"`\n" +
+	"\bRelaySet\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1e\n" +
+	"\n" +
+	"milestones\x18\x02 \x03(\x03R\n" +
+	"milestones\x12\x1a\n" +
+	"\tset_at_us\x18\x03 \x01(\x03R\asetAtUs\"\xfc\x01\n" +
 	"\x12ImpressionsChanged\x12 \n" +
 	"\vimpressions\x18\x01 \x01(\x03R\vimpressions\x12%\n" +
 	"\x0eunique_viewers\x18\x02 \x01(\x03R\runiqueViewers\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x18\n" +
 	"\bas_of_us\x18\x04 \x01(\x03R\x06asOfUs\x12+\n" +
-	"\x11highest_milestone\x18\x05 \x01(\x03R\x10highestMilestone*\xb5\x03\n" +
+	"\x11highest_milestone\x18\x05 \x01(\x03R\x10highestMilestone\x12\x1a\n" +
+	"\bimported\x18\x06 \x01(\x03R\bimported\x12\x1e\n" +
+	"\n" +
+	"milestones\x18\a \x03(\x03R\n" +
+	"milestones*\xb5\x03\n" +
 	"\rRefusalReason\x12\x1e\n" +
 	"\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18REFUSAL_REASON_MALFORMED\x10\x01\x12\x18\n" +
@@ -2691,7 +2914,7 @@ func file_events_proto_rawDescGZIP() []byte {
 }
 
 var file_events_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_events_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_events_proto_goTypes = []any{
 	(RefusalReason)(0),            // 0: seenby.v1.RefusalReason
 	(*Event)(nil),                 // 1: seenby.v1.Event
@@ -2721,7 +2944,9 @@ var file_events_proto_goTypes = []any{
 	(*PartitionsRecorded)(nil),    // 25: seenby.v1.PartitionsRecorded
 	(*SecretRecorded)(nil),        // 26: seenby.v1.SecretRecorded
 	(*ImportRecorded)(nil),        // 27: seenby.v1.ImportRecorded
-	(*ImpressionsChanged)(nil),    // 28: seenby.v1.ImpressionsChanged
+	(*EndpointSet)(nil),           // 28: seenby.v1.EndpointSet
+	(*RelaySet)(nil),              // 29: seenby.v1.RelaySet
+	(*ImpressionsChanged)(nil),    // 30: seenby.v1.ImpressionsChanged
 }
 var file_events_proto_depIdxs = []int32{
 	2,  // 0: seenby.v1.Event.post_published:type_name -> seenby.v1.PostPublished
@@ -2746,22 +2971,24 @@ var file_events_proto_depIdxs = []int32{
 	25, // 19: seenby.v1.Event.partitions_recorded:type_name -> seenby.v1.PartitionsRecorded
 	26, // 20: seenby.v1.Event.secret_recorded:type_name -> seenby.v1.SecretRecorded
 	27, // 21: seenby.v1.Event.import_recorded:type_name -> seenby.v1.ImportRecorded
-	28, // 22: seenby.v1.Event.impressions_changed:type_name -> seenby.v1.ImpressionsChanged
-	8,  // 23: seenby.v1.ViewReported.context:type_name -> seenby.v1.ViewContext
-	10, // 24: seenby.v1.ViewReported.readmission:type_name -> seenby.v1.Readmission
-	11, // 25: seenby.v1.Readmission.waited_for:type_name -> seenby.v1.LogPosition
-	8,  // 26: seenby.v1.ViewVerdict.context:type_name -> seenby.v1.ViewContext
-	12, // 27: seenby.v1.ViewCounted.verdict:type_name -> seenby.v1.ViewVerdict
-	12, // 28: seenby.v1.ViewRefused.verdict:type_name -> seenby.v1.ViewVerdict
-	0,  // 29: seenby.v1.ViewRefused.reason:type_name -> seenby.v1.RefusalReason
-	11, // 30: seenby.v1.ViewRefused.waits_for:type_name -> seenby.v1.LogPosition
-	11, // 31: seenby.v1.DecisionRecorded.about:type_name -> seenby.v1.LogPosition
-	11, // 32: seenby.v1.ImportRecorded.since:type_name -> seenby.v1.LogPosition
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	28, // 22: seenby.v1.Event.endpoint_set:type_name -> seenby.v1.EndpointSet
+	29, // 23: seenby.v1.Event.relay_set:type_name -> seenby.v1.RelaySet
+	30, // 24: seenby.v1.Event.impressions_changed:type_name -> seenby.v1.ImpressionsChanged
+	8,  // 25: seenby.v1.ViewReported.context:type_name -> seenby.v1.ViewContext
+	10, // 26: seenby.v1.ViewReported.readmission:type_name -> seenby.v1.Readmission
+	11, // 27: seenby.v1.Readmission.waited_for:type_name -> seenby.v1.LogPosition
+	8,  // 28: seenby.v1.ViewVerdict.context:type_name -> seenby.v1.ViewContext
+	12, // 29: seenby.v1.ViewCounted.verdict:type_name -> seenby.v1.ViewVerdict
+	12, // 30: seenby.v1.ViewRefused.verdict:type_name -> seenby.v1.ViewVerdict
+	0,  // 31: seenby.v1.ViewRefused.reason:type_name -> seenby.v1.RefusalReason
+	11, // 32: seenby.v1.ViewRefused.waits_for:type_name -> seenby.v1.LogPosition
+	11, // 33: seenby.v1.DecisionRecorded.about:type_name -> seenby.v1.LogPosition
+	11, // 34: seenby.v1.ImportRecorded.since:type_name -> seenby.v1.LogPosition
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_events_proto_init() }
@@ -2792,6 +3019,8 @@ func file_events_proto_init() {
 		(*Event_PartitionsRecorded)(nil),
 		(*Event_SecretRecorded)(nil),
 		(*Event_ImportRecorded)(nil),
+		(*Event_EndpointSet)(nil),
+		(*Event_RelaySet)(nil),
 		(*Event_ImpressionsChanged)(nil),
 	}
 	file_events_proto_msgTypes[1].OneofWrappers = []any{}
@@ -2806,7 +3035,7 @@ func file_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_events_proto_rawDesc), len(file_events_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
