@@ -28,13 +28,19 @@ func NewKey(rand io.Reader) (plain string, event domain.KeyIssued, err error) {
 	if _, err := io.ReadFull(rand, random[:]); err != nil {
 		return "", domain.KeyIssued{}, fmt.Errorf("read random key: %w", err)
 	}
-	var id [keyIDChars]byte
-	for i := range id {
-		id[i] = keyIDAlphabet[int(random[i])%len(keyIDAlphabet)]
-	}
-	prefix := keyMark + string(id[:])
+	id := spell(random[:keyIDChars])
+	prefix := keyMark + id
 	plain = prefix + "_" + base64.RawURLEncoding.EncodeToString(random[keyIDChars:])
-	return plain, domain.KeyIssued{KeyID: string(id[:]), Prefix: prefix, SHA256: HashKey(plain)}, nil
+	return plain, domain.KeyIssued{KeyID: id, Prefix: prefix, SHA256: HashKey(plain)}, nil
+}
+
+// spell makes an id of random bytes: a letter of keyIDAlphabet of each.
+func spell(random []byte) string {
+	id := make([]byte, len(random))
+	for i, b := range random {
+		id[i] = keyIDAlphabet[int(b)%len(keyIDAlphabet)]
+	}
+	return string(id)
 }
 
 // HashKey is what the log keeps of an API key: SHA-256 over the whole plain text.

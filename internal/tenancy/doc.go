@@ -3,8 +3,9 @@
 //
 // Registry is its main type: the fold of the topic tenants in memory, followed from the log, so that apis and
 // gates need no database to know a caller. Secret seals the tenants' keys. CreateTenant, SetLimits, CloseTenant,
-// IssueKey, RevokeKey and RotateSecret are the operators' commands: they decide events on what stands, and change
-// nothing themselves. Seal and Open make the opaque tokens that leave the api.
+// IssueKey, RevokeKey, RotateSecret, CreateEndpoint, DisableEndpoint, EnableEndpoint, RotateEndpoint and SetRelay are
+// the operators' commands: they decide events on what stands, and change nothing themselves. Seal and Open make the
+// opaque tokens that leave the api; WebhookSecret derives what signs the calls to a tenant's core system.
 //
 // Guarantees: a registry answers nothing before it has read the log to the end asked at the start, so that a
 // revoked key is never accepted because its revocation was not read yet; afterwards it keeps answering from

@@ -46,8 +46,9 @@ func clip(id string) string {
 	return id
 }
 
-// CloseTenant decides the end of a tenant: its key is destroyed and its API keys are revoked. One that is closed
-// already gives no event, an unknown one is CodeNotFound.
+// CloseTenant decides the end of a tenant: its key is destroyed, its API keys are revoked, and its core system is told
+// nothing any more; the URLs of endpoints go, for they may hold a password. One that is closed already gives no event,
+// an unknown one is CodeNotFound.
 func CloseTenant(in *domain.Installation, now time.Time, tenant domain.TenantID) ([]domain.Event, error) {
 	t, err := TenantOf(in, tenant)
 	if err != nil || t.Closed {
@@ -58,6 +59,16 @@ func CloseTenant(in *domain.Installation, now time.Time, tenant domain.TenantID)
 		if k := t.Keys[id]; !k.Revoked {
 			events = append(events, domain.KeyRevoked{Tenant: tenant, KeyID: id, Prefix: k.Prefix, RevokedAt: now})
 		}
+	}
+	if t.Relay.Enabled {
+		events = append(events, domain.RelaySet{Tenant: tenant, SetAt: now})
+	}
+	for _, e := range sortedEndpoints(t) {
+		if e.Enabled() {
+			e.DisabledAt = now
+		}
+		e.URL, e.DisabledReason = "", ""
+		events = append(events, e)
 	}
 	return events, nil
 }
@@ -131,8 +142,8 @@ func Remainders() []Remainder {
 		{"topics posts, audiences, views, verdicts", "what happened, under the app's ids of posts and audiences. People stand there as person keys only: without the tenant's key nobody can compute or trace them", forEver},
 		{"topic people and its read model", "the marks of people who were erased: a person key and a time", forEver},
 		{"topics people, bodies", "names and texts, each with a tombstone behind it", compaction},
-		{"topic tenants", "the sealed key of the tenant and the labels of its API keys, each with its replacement behind it", compaction},
-		{"topic tenants", "the id, which is never used again, the time of closing, the limits, and the ids of API keys", forEver},
+		{"topic tenants", "the sealed key of the tenant, the labels of its API keys and the URLs of its endpoints, each with its replacement behind it", compaction},
+		{"topic tenants", "the id, which is never used again, the time of closing, the limits, and the ids of API keys and endpoints", forEver},
 		{"read models posts, impressions, uniqueviews, timeseries", "posts without texts, counts, and viewers and members as person keys; no API key reads them any more", "their rows are deleted from the database by hand"},
 		{"names and texts in the read models", "nothing, as soon as the projectors have read the tombstones", "seconds"},
 		{"backups of Kafka and PostgreSQL", "all of it, as it was", "they are deleted"},
