@@ -2,6 +2,7 @@ package tenancy
 
 import (
 	"context"
+	"slices"
 
 	"seenby/domain"
 )
@@ -45,6 +46,34 @@ func (r *Registry) Key(id domain.TenantID) (domain.TenantKey, bool) {
 		return t.key, t.opened
 	}
 	return domain.TenantKey{}, false
+}
+
+// Relay is what the tenant's core system is told, the zero value where nothing was ever set; false for an unknown or closed
+// tenant. It is known even where Key is not.
+func (r *Registry) Relay(id domain.TenantID) (domain.RelaySet, bool) {
+	s := r.now.Load()
+	if s == nil {
+		return domain.RelaySet{}, false
+	}
+	t, ok := s.tenants[id]
+	relay := t.relay
+	relay.Milestones = slices.Clone(relay.Milestones)
+	return relay, ok
+}
+
+// Endpoints are those of the tenant, enabled and not, by their ids; none of an unknown or closed tenant.
+func (r *Registry) Endpoints(id domain.TenantID) []domain.EndpointSet {
+	if s := r.now.Load(); s != nil {
+		return slices.Clone(s.tenants[id].endpoints)
+	}
+	return nil
+}
+
+// Changed is closed when the registry answers from a newer state than now. Take it before asking, and no change is missed.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
 }
 
 // Partitions is the recorded partition count of a topic; false where none is recorded.

@@ -36,10 +36,11 @@ type Registry struct {
 	now   atomic.Pointer[snapshot] // nil until the log was read to the end asked at the start
 	ready chan struct{}
 
-	mu    sync.Mutex // guards what follows; taken by the follower and by waiters
-	next  map[domain.Partition]int64
-	moved chan struct{} // closed and replaced whenever next moves
-	keys  map[domain.TenantID]unwrapped
+	mu      sync.Mutex // guards what follows; taken by the follower and by waiters
+	next    map[domain.Partition]int64
+	moved   chan struct{} // closed and replaced whenever next moves
+	changed chan struct{} // closed and replaced whenever now is another
+	keys    map[domain.TenantID]unwrapped
 }
 
 // snapshot is never changed once it is published.
@@ -52,9 +53,11 @@ type snapshot struct {
 
 // tenantState is of an open tenant. Without its key nobody can be served, but its views can be judged.
 type tenantState struct {
-	key    domain.TenantKey
-	opened bool // key is known
-	limits domain.Limits
+	key       domain.TenantKey
+	opened    bool // key is known
+	limits    domain.Limits
+	relay     domain.RelaySet
+	endpoints []domain.EndpointSet // by their ids
 }
 
 type unwrapped struct {
@@ -66,7 +69,7 @@ type unwrapped struct {
 func NewRegistry(follower Follower, secret *Secret, log *slog.Logger) *Registry {
 	return &Registry{
 		follower: follower, secret: secret, log: log,
-		ready: make(chan struct{}), moved: make(chan struct{}),
+		ready: make(chan struct{}), moved: make(chan struct{}), changed: make(chan struct{}),
 		next: map[domain.Partition]int64{}, keys: map[domain.TenantID]unwrapped{},
 	}
 }
@@ -177,7 +180,7 @@ func (r *Registry) publish(in *domain.Installation, starting bool) error {
 			}
 			r.log.Error("a tenant cannot be served", "tenant", id, "err", err)
 		}
-		s.tenants[id] = tenantState{key: key, opened: err == nil, limits: t.Limits}
+		s.tenants[id] = tenantState{key: key, opened: err == nil, limits: t.Limits, relay: t.Relay, endpoints: sortedEndpoints(t)}
 	}
 	for hash, ref := range in.KeysByHash {
 		if t := s.tenants[ref.Tenant]; t.opened {
@@ -187,6 +190,10 @@ func (r *Registry) publish(in *domain.Installation, starting bool) error {
 	if r.now.Swap(s) == nil {
 		close(r.ready)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
 	return nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"seenby/domain"
 )
 
@@ -278,6 +280,67 @@ func TestSecretRotatedMeanwhile(t *testing.T) {
 		}
 		if _, err := r.Authenticate(plain); domain.CodeOf(err) != domain.CodeUnauthorized {
 			t.Errorf("its API key: %v", err)
+		}
+	})
+}
+
+// Where and of what a core system is told is followed, and ends with its tenant.
+func TestRegistryRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		r := NewRegistry(f.log, f.secret, quiet())
+		if _, ok := r.Relay("acme"); ok || r.Endpoints("acme") != nil {
+			t.Error("it answers before the log was read")
+		}
+		first := r.Changed()
+		go func() { _ = r.Run(t.Context()) }()
+		<-first
+		synctest.Wait()
+		if relay, ok := r.Relay("acme"); !ok || cmp.Diff(domain.RelaySet{}, relay) != "" || r.Endpoints("acme") != nil {
+			t.Errorf("at first: %+v %v", relay, ok)
+		}
+		if _, ok := r.Relay("none"); ok || r.Endpoints("none") != nil {
+			t.Error("of no tenant")
+		}
+		b := domain.EndpointSet{Tenant: "acme", EndpointID: "ep_b", URL: coreURL, SecretGeneration: 1, DisabledAt: now}
+		a := domain.EndpointSet{Tenant: "acme", EndpointID: "ep_a", URL: coreURL, SecretGeneration: 2}
+		relay := domain.RelaySet{Tenant: "acme", Enabled: true, Milestones: []int64{5, 50}, SetAt: now}
+		for _, e := range []domain.Event{b, a, relay} {
+			changed := r.Changed()
+			select {
+			case <-changed:
+				t.Fatal("changed before anything did")
+			default:
+			}
+			f.log.add(e)
+			<-changed // else the bubble is deadlocked
+		}
+		want := []domain.EndpointSet{a, b}
+		if diff := cmp.Diff(want, r.Endpoints("acme")); diff != "" {
+			t.Error(diff)
+		}
+		got, ok := r.Relay("acme")
+		if diff := cmp.Diff(relay, got); !ok || diff != "" {
+			t.Error(diff)
+		}
+		// What is given is the caller's: the registry's own stays.
+		got.Milestones[0] = 1
+		r.Endpoints("acme")[0].URL = "changed"
+		if again, _ := r.Relay("acme"); again.Milestones[0] != 5 || r.Endpoints("acme")[0].URL != coreURL {
+			t.Error("a caller changed what the registry knows")
+		}
+		// A tenant's relay is known where its key is not.
+		f.log.add(domain.TenantCreated{Tenant: "fresh", WrappedKey: []byte("sealed under another secret"), CreatedAt: now}, domain.RelaySet{Tenant: "fresh", Enabled: true})
+		if relay, ok := r.Relay("fresh"); !ok || !relay.Enabled {
+			t.Errorf("without a key: %+v %v", relay, ok)
+		}
+		// The end, and what is read after it although it was decided before.
+		changed := r.Changed()
+		f.log.add(domain.TenantClosed{Tenant: "acme", ClosedAt: now})
+		<-changed
+		f.log.add(a, relay)
+		if relay, ok := r.Relay("acme"); ok || cmp.Diff(domain.RelaySet{}, relay) != "" || r.Endpoints("acme") != nil {
+			t.Errorf("of a closed tenant: %+v %v %v", relay, ok, r.Endpoints("acme"))
 		}
 	})
 }
