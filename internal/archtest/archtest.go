@@ -45,6 +45,7 @@ var allowed = map[string][]string{
 	"internal/verify":     {"domain", "projections/..."},
 	"internal/throttle":   {"projections"},
 	"internal/strictjson": {"domain"},
+	"internal/webhook":    {"domain", "internal/strictjson"},
 	"internal/importer":   {"domain", "projections", "projections/posts", "internal/tenancy", "internal/throttle", "internal/strictjson"},
 	"internal/rebuild":    {"domain", "projections", "internal/throttle"},
 
@@ -72,10 +73,12 @@ var restricted = map[string][]string{
 	"github.com/pressly/goose":              {"internal/postgres"},
 	"go.opentelemetry.io/otel":              {"internal/telemetry"},
 	"github.com/rogpeppe/go-internal/txtar": {"projections/projectiontest"},
-	"github.com/go-json-experiment/json":    {"internal/httpapi", "internal/strictjson", "internal/importer"},
+	"github.com/go-json-experiment/json":    {"internal/httpapi", "internal/strictjson", "internal/importer", "internal/webhook"},
 	"github.com/klauspost/compress":         {"internal/importer"},
 	"github.com/maypok86/otter":             {"internal/gate", "internal/httpapi"},
 	"github.com/KimMachineGun/automemlimit": {"internal/telemetry"},
+	"github.com/standard-webhooks":          {"internal/webhook", "examples/core"},
+	"code.dny.dev/ssrf":                     {"internal/webhook"},
 	"google.golang.org/protobuf/encoding":   {"cmd/seenby", "internal/eventlog", "internal/gate"},
 }
 
