@@ -25,6 +25,7 @@ type cli struct {
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database to the newest schema."`
 	Tenants     tenantsCommand     `cmd:"" help:"Manage tenants and their limits."`
 	Keys        keysCommand        `cmd:"" help:"Manage API keys."`
+	Relay       relayCommand       `cmd:"" help:"Manage what a tenant's core system is told."`
 	Secret      secretCommand      `cmd:"" help:"Manage the installation's secret."`
 	Tail        tailCommand        `cmd:"" help:"Print the events of a topic."`
 	Import      importCommand      `cmd:"" help:"Import posts, views, counts or members from a file of JSON lines."`
