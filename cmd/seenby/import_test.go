@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"seenby/domain"
 	"seenby/internal/config"
+	"seenby/projections/impressions"
 )
 
 // importFile writes lines to a file of a test.
@@ -244,6 +246,15 @@ func (in *installation) importsOldViews(p *process) {
 	position := p.must(http.StatusAccepted, "POST", "/v1/views", nil, views, nil)
 	if c := p.counts(position, "club"); c.Impressions != 160 || c.UniqueViewers != 1 {
 		t.Errorf("%+v", c)
+	}
+	conn, err := pgx.Connect(t.Context(), in.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context()) //nolint:errcheck // the test ends
+	key := domain.PostKey{Tenant: demoTenant, Post: "club"}
+	if n, err := impressions.Counts(t.Context(), conn, []domain.PostKey{key}); err != nil || n[key] != (impressions.Count{Impressions: 160, ImportedImpressions: 100}) {
+		t.Errorf("%+v %v", n, err)
 	}
 	var page struct {
 		Viewers []struct {

@@ -131,7 +131,7 @@ func (m snapshots) Read(ctx context.Context, s verify.Scope, to verify.Rows) err
 		}
 		of := domain.PostKey{Tenant: s.Tenant, Post: s.Post}
 		if err := impressions.Rows(ctx, q, of, func(key domain.PostKey, shard int16, n impressions.Count) {
-			to.Impressions(key, shard, n.Impressions, n.AnonymousImpressions)
+			to.Impressions(key, shard, n.Impressions, n.AnonymousImpressions, n.ImportedImpressions)
 		}); err != nil {
 			return err
 		}

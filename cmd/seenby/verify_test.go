@@ -54,6 +54,7 @@ func TestVerify(t *testing.T) {
 	}{
 		"impressions":                {`UPDATE impressions SET impressions = impressions + 1 WHERE post = 'hello' AND shard = (SELECT min(shard) FROM impressions WHERE post = 'hello')`, "impressions", false},
 		"anonymous impressions":      {`UPDATE impressions SET anonymous_impressions = impressions - anonymous_impressions WHERE post = 'hello' AND shard = (SELECT min(shard) FROM impressions WHERE post = 'hello' AND 2 * anonymous_impressions <> impressions)`, "anonymous impressions", false},
+		"imported views":             {`UPDATE impressions SET imported_impressions = imported_impressions + 1 WHERE post = 'hello' AND shard = (SELECT min(shard) FROM impressions WHERE post = 'hello')`, "imported views", false},
 		"a row of impressions less":  {`DELETE FROM impressions WHERE post = 'hello' AND shard = (SELECT min(shard) FROM impressions WHERE post = 'hello')`, "impressions", false},
 		"a first time":               {`UPDATE unique_views SET first_viewed_at = first_viewed_at - interval '1 microsecond' WHERE post = 'hello' AND viewer = (SELECT viewer FROM unique_views WHERE post = 'hello' ORDER BY viewer LIMIT 1)`, "first", false},
 		"times":                      {`UPDATE unique_views SET views = views + 1 WHERE post = 'hello' AND viewer = (SELECT viewer FROM unique_views WHERE post = 'hello' ORDER BY viewer LIMIT 1)`, "times", true},

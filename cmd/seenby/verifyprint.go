@@ -145,7 +145,7 @@ func (env *environment) printDifference(d *verify.PostDifference) {
 		name string
 		verify.Compared
 	}{
-		{"impressions", d.Impressions}, {"anonymous impressions", d.AnonymousImpressions},
+		{"impressions", d.Impressions}, {"anonymous impressions", d.AnonymousImpressions}, {"imported views", d.ImportedViews},
 		{"unique viewers", d.UniqueViewers}, {"viewer rows", d.ViewerRows},
 		{"imported impressions", d.ImportedImpressions}, {"imported viewers", d.ImportedUniqueViewers},
 	} {
@@ -159,7 +159,7 @@ func (env *environment) printDifference(d *verify.PostDifference) {
 	if d.ViewerRowsDiffer && !d.ViewerRows.Differs() {
 		env.printf("    %-22s as many as by the log, but at least one has another viewer, first, last, times or shard\n", "viewer rows")
 	}
-	if d.SpreadDiffers && !d.Impressions.Differs() && !d.AnonymousImpressions.Differs() && !d.UniqueViewers.Differs() {
+	if d.SpreadDiffers && !d.Impressions.Differs() && !d.AnonymousImpressions.Differs() && !d.ImportedViews.Differs() && !d.UniqueViewers.Differs() {
 		env.printf("    %-22s right in sum, but spread over other rows (shards) than they should be\n", "counts")
 	}
 }
@@ -173,7 +173,7 @@ func (env *environment) printPost(r *verify.Report, d *verify.PostDetail) {
 		name string
 		verify.Compared
 	}{
-		{"impressions", d.Impressions}, {"anonymous impressions", d.AnonymousImpressions},
+		{"impressions", d.Impressions}, {"anonymous impressions", d.AnonymousImpressions}, {"imported views", d.ImportedViews},
 		{"unique viewers", d.UniqueViewers}, {"viewer rows", d.ViewerRows},
 		{"imported impressions", d.ImportedImpressions}, {"imported viewers", d.ImportedUniqueViewers},
 	} {

@@ -197,6 +197,7 @@ func (c *conformance) record(part domain.Partition, offset int64, post string) d
 	v := &domain.Verdict{
 		Viewer: domain.PersonRef{Tenant: "demo", Person: projectiontest.Person(fmt.Sprint("viewer", c.rnd.IntN(9), "of", part.Partition))},
 		Post:   domain.PostID(post), ViewOffset: max(offset, 0), ViewedAt: c.clock().Add(time.Duration(c.rnd.IntN(2000))), Anonymous: c.rnd.IntN(5) == 0,
+		Imported: c.rnd.IntN(5) == 0,
 	}
 	if c.rnd.IntN(5) == 0 {
 		v.Reason = domain.ReasonStale

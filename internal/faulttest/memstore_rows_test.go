@@ -58,7 +58,7 @@ type countKey struct {
 	shard int16
 }
 
-type impressionsRow struct{ impressions, anonymous int64 }
+type impressionsRow struct{ impressions, anonymous, imported int64 }
 
 type viewKey struct {
 	post   domain.PostKey
@@ -132,7 +132,8 @@ func (s *memStore) dump(projection string, tablesOf []string) string {
 		switch table {
 		case "impressions":
 			for k, r := range s.rows.impressions {
-				add("tenant=%q post=%q shard=%d impressions=%d anonymous_impressions=%d", k.post.Tenant, k.post.Post, k.shard, r.impressions, r.anonymous)
+				add("tenant=%q post=%q shard=%d impressions=%d anonymous_impressions=%d imported_impressions=%d",
+					k.post.Tenant, k.post.Post, k.shard, r.impressions, r.anonymous, r.imported)
 			}
 		case "unique_views":
 			for k, r := range s.rows.views {

@@ -210,7 +210,8 @@ func impressionsAdd(v *view, a pgx.NamedArgs) ([][]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	shards, counts, anonymous := arg[[]int16](a, "shards"), arg[[]int64](a, "impressions"), arg[[]int64](a, "anonymous")
+	shards, counts := arg[[]int16](a, "shards"), arg[[]int64](a, "impressions")
+	anonymous, imported := arg[[]int64](a, "anonymous"), arg[[]int64](a, "imported")
 	touched := map[countKey]bool{}
 	for i, post := range keys {
 		k := countKey{post, shards[i]}
@@ -221,8 +222,11 @@ func impressionsAdd(v *view, a pgx.NamedArgs) ([][]any, error) {
 		if k.shard < 0 || k.shard > 7 || counts[i] <= 0 || anonymous[i] < 0 || anonymous[i] > counts[i] {
 			return nil, refused("23514", "impressions_counted")
 		}
+		if imported[i] < 0 || imported[i] > counts[i] {
+			return nil, refused("23514", "impressions_imported_counted")
+		}
 		r, _ := get(v.base.impressions, v.own.impressions, k)
-		v.own.impressions[k] = impressionsRow{r.impressions + counts[i], r.anonymous + anonymous[i]}
+		v.own.impressions[k] = impressionsRow{r.impressions + counts[i], r.anonymous + anonymous[i], r.imported + imported[i]}
 	}
 	return nil, nil
 }

@@ -178,6 +178,9 @@ func (w *world) rows() error {
 			if v.Anonymous {
 				counts.anonymous++
 			}
+			if v.Imported {
+				counts.imported++
+			}
 			want.impressions[countKey{key, shard}] = counts
 			if v.Anonymous {
 				continue

@@ -22,7 +22,7 @@ var changes = map[string]string{
 	"post_events":        `version = version + 1`,
 	"post_bodies":        `body = body || '!', erasable = false`,
 	"audience_members":   `added_at = added_at + interval '1 second'`,
-	"impressions":        `impressions = impressions + 1`,
+	"impressions":        `imported_impressions = CASE imported_impressions WHEN 0 THEN 1 ELSE imported_impressions - 1 END`,
 	"unique_views":       `views = views + 1`,
 	"timeseries_posts":   `views = views + 1`,
 	"timeseries_tenants": `views = views + 1`,

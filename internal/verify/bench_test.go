@@ -113,7 +113,7 @@ func (m *made) Read(_ context.Context, _ Scope, to Rows) error {
 		if n+projections.Shards >= benchPartitions { // the last of its shard: what is not held is not measured
 			for k, c := range counts {
 				if k.shard == shard {
-					to.Impressions(k.post, shard, c, 0)
+					to.Impressions(k.post, shard, c, 0, 0)
 					to.ViewerCount(k.post, shard, c)
 					delete(counts, k)
 				}

@@ -29,7 +29,7 @@ type ReadModels interface {
 type Rows interface {
 	State(State) error
 	// Impressions is a row of the table impressions.
-	Impressions(post domain.PostKey, shard int16, all, anonymous int64)
+	Impressions(post domain.PostKey, shard int16, all, anonymous, imported int64)
 	// ViewerCount is a row of the table unique_view_counts.
 	ViewerCount(post domain.PostKey, shard int16, viewers int64)
 	// Viewer is a row of the table unique_views.

@@ -331,7 +331,7 @@ func (p *partition) add(v *domain.Verdict, impression, viewed bool) {
 	}
 	i, _ := p.posts.of(domain.PostKey{Tenant: v.Viewer.Tenant, Post: v.Post})
 	if impression {
-		p.posts.count(i, v.Anonymous)
+		p.posts.count(i, v.Anonymous, v.Imported)
 		p.of(v.Viewer.Tenant).Impressions++
 	}
 	if !viewed || v.Anonymous {

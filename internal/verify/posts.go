@@ -24,8 +24,8 @@ const blockPosts = 4096
 // post is one post's figures. What the digests hold of the read models is added, what they hold of the log is taken
 // away: they are zero where both hold the same rows.
 type post struct {
-	impressions, anonymous, viewers Compared
-	rows                            Compared
+	impressions, anonymous, importedViews Compared
+	viewers, rows                         Compared
 
 	importedImpressions, importedViewers, importedAsOf Compared // as_of in microseconds; 0: none
 
@@ -33,7 +33,7 @@ type post struct {
 	spreadDigest uint64
 }
 
-type shardCounts struct{ impressions, anonymous, viewers int64 }
+type shardCounts struct{ impressions, anonymous, imported, viewers int64 }
 
 func newPostTable() *postTable {
 	return &postTable{index: map[domain.PostKey]uint32{}, hash: newHasher(), shard: map[uint32]shardCounts{}}
@@ -54,11 +54,14 @@ func (t *postTable) of(key domain.PostKey) (uint32, *post) {
 func (t *postTable) at(i uint32) *post { return &t.blocks[i/blockPosts][i%blockPosts] }
 
 // count adds a counted view of the log.
-func (t *postTable) count(i uint32, anonymous bool) {
+func (t *postTable) count(i uint32, anonymous, imported bool) {
 	c := t.shard[i]
 	c.impressions++
 	if anonymous {
 		c.anonymous++
+	}
+	if imported {
+		c.imported++
 	}
 	t.shard[i] = c
 }
@@ -69,9 +72,10 @@ func (t *postTable) endShard(shard int16) {
 		p := t.at(i)
 		p.impressions.Log += c.impressions
 		p.anonymous.Log += c.anonymous
+		p.importedViews.Log += c.imported
 		p.viewers.Log += c.viewers
 		if c.impressions > 0 {
-			p.spreadDigest -= t.hash.impressions(shard, c.impressions, c.anonymous)
+			p.spreadDigest -= t.hash.impressions(shard, c.impressions, c.anonymous, c.imported)
 		}
 		if c.viewers > 0 {
 			p.spreadDigest -= t.hash.viewerCount(shard, c.viewers)
@@ -92,8 +96,8 @@ func (t *postTable) row(i uint32, viewer domain.PersonKey, row ViewerRow, shard 
 
 func (p *post) difference(key domain.PostKey) PostDifference {
 	return PostDifference{
-		Tenant: key.Tenant, Post: key.Post, Impressions: p.impressions, AnonymousImpressions: p.anonymous, UniqueViewers: p.viewers,
-		ViewerRows: p.rows, ViewerRowsDiffer: p.rowsDigest != digest{}, SpreadDiffers: p.spreadDigest != 0,
+		Tenant: key.Tenant, Post: key.Post, Impressions: p.impressions, AnonymousImpressions: p.anonymous, ImportedViews: p.importedViews,
+		UniqueViewers: p.viewers, ViewerRows: p.rows, ViewerRowsDiffer: p.rowsDigest != digest{}, SpreadDiffers: p.spreadDigest != 0,
 		ImportedImpressions: p.importedImpressions, ImportedUniqueViewers: p.importedViewers, ImportedAsOfDiffers: p.importedAsOf.Differs(),
 	}
 }
@@ -134,16 +138,16 @@ func (h hasher) viewer(viewer domain.PersonKey, row ViewerRow, shard int16) dige
 	return h.bytes(buf[:])
 }
 
-func (h hasher) impressions(shard int16, all, anonymous int64) uint64 {
-	return h.numbers('i', int64(shard), all, anonymous)
+func (h hasher) impressions(shard int16, all, anonymous, imported int64) uint64 {
+	return h.numbers('i', int64(shard), all, anonymous, imported)
 }
 
 func (h hasher) viewerCount(shard int16, viewers int64) uint64 {
-	return h.numbers('v', int64(shard), viewers, 0)
+	return h.numbers('v', int64(shard), viewers)
 }
 
 func (h hasher) numbers(kind byte, ns ...int64) uint64 {
-	buf := make([]byte, 1, 32)
+	buf := make([]byte, 1, 1+8*4)
 	buf[0] = kind
 	for _, n := range ns {
 		buf = binary.LittleEndian.AppendUint64(buf, uint64(n)) //nolint:gosec // its bits

@@ -106,6 +106,7 @@ type PostDifference struct {
 	Post                 domain.PostID   `json:"post"`
 	Impressions          Compared        `json:"impressions"`
 	AnonymousImpressions Compared        `json:"anonymous_impressions"`
+	ImportedViews        Compared        `json:"imported_views"` // of impressions, those that were imported view by view
 	UniqueViewers        Compared        `json:"unique_viewers"`
 	ViewerRows           Compared        `json:"viewer_rows"` // how many
 	// ViewerRowsDiffer: at least one differs in its viewer, first, last, times or shard.
@@ -120,7 +121,7 @@ type PostDifference struct {
 }
 
 func (d *PostDifference) differs() bool {
-	return d.Impressions.Differs() || d.AnonymousImpressions.Differs() || d.UniqueViewers.Differs() || d.ViewerRows.Differs() ||
+	return d.Impressions.Differs() || d.AnonymousImpressions.Differs() || d.ImportedViews.Differs() || d.UniqueViewers.Differs() || d.ViewerRows.Differs() ||
 		d.ViewerRowsDiffer || d.SpreadDiffers || d.ImportedImpressions.Differs() || d.ImportedUniqueViewers.Differs() || d.ImportedAsOfDiffers
 }
 

@@ -9,11 +9,12 @@ func (r *run) State(s State) error {
 }
 
 // Impressions implements Rows.
-func (r *run) Impressions(key domain.PostKey, shard int16, all, anonymous int64) {
+func (r *run) Impressions(key domain.PostKey, shard int16, all, anonymous, imported int64) {
 	_, p := r.posts.of(key)
 	p.impressions.ReadModel += all
 	p.anonymous.ReadModel += anonymous
-	p.spreadDigest += r.posts.hash.impressions(shard, all, anonymous)
+	p.importedViews.ReadModel += imported
+	p.spreadDigest += r.posts.hash.impressions(shard, all, anonymous, imported)
 	r.read()
 }
 

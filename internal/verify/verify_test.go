@@ -167,6 +167,16 @@ func (w *world) somePost() (countKey, viewerKey) {
 	panic("no post was seen")
 }
 
+// someImported is a row of the tenant demo that counts imported views.
+func (w *world) someImported() countKey {
+	for k, n := range w.counts {
+		if k.post.Tenant == "demo" && n.imported > 0 {
+			return k
+		}
+	}
+	panic("nothing was imported")
+}
+
 // Each kind of difference names its post, and nothing else; asked for one post, it is seen there and nowhere else.
 func TestPlantedDifferences(t *testing.T) {
 	other := countKey{domain.PostKey{Tenant: "demo", Post: "other"}, 3}
@@ -185,12 +195,21 @@ func TestPlantedDifferences(t *testing.T) {
 				return d.AnonymousImpressions.Differs() && !d.Impressions.Differs()
 			}
 		},
+		"an imported view less": func(w *world, _ countKey, _ viewerKey) (domain.PostKey, func(PostDifference) bool) {
+			c := w.someImported()
+			n := w.counts[c]
+			n.imported--
+			w.counts[c] = n
+			return c.post, func(d PostDifference) bool {
+				return d.ImportedViews.ReadModel == d.ImportedViews.Log-1 && d.SpreadDiffers && !d.Impressions.Differs()
+			}
+		},
 		"a row of impressions gone": func(w *world, c countKey, _ viewerKey) (domain.PostKey, func(PostDifference) bool) {
 			delete(w.counts, c)
 			return c.post, func(d PostDifference) bool { return d.Impressions.ReadModel < d.Impressions.Log }
 		},
 		"a row of impressions too many": func(w *world, _ countKey, _ viewerKey) (domain.PostKey, func(PostDifference) bool) {
-			w.counts[other] = counts{1, 0}
+			w.counts[other] = counts{1, 0, 0}
 			return other.post, func(d PostDifference) bool { return d.Impressions == Compared{1, 0} }
 		},
 		"impressions in another shard": func(w *world, c countKey, _ viewerKey) (domain.PostKey, func(PostDifference) bool) {

@@ -48,7 +48,7 @@ type countKey struct {
 	shard int16
 }
 
-type counts struct{ all, anonymous int64 }
+type counts struct{ all, anonymous, imported int64 }
 
 type viewerKey struct {
 	post   domain.PostKey
@@ -155,7 +155,7 @@ func (w *world) readmit(n int32, share int) {
 	w.undecided[n] = left
 }
 
-// live makes traffic of a few hundred views: repeated, refused, anonymous, undecided and brought back, unreadable.
+// live makes traffic of a few hundred views: repeated, refused, anonymous, imported, undecided and brought back, unreadable.
 func (w *world) live() {
 	for round := range 3 {
 		for i := range 150 + w.rand.IntN(200) {
@@ -167,7 +167,7 @@ func (w *world) live() {
 			e := domain.ViewReported{
 				Viewer: domain.PersonRef{Tenant: tenant, Person: domain.PersonKey{byte(n), byte(w.rand.IntN(6)), 7}},
 				Post:   domain.PostID(fmt.Sprintf("%s-%d", []string{"p", "p", "p", "p", "late", "never", "twice", "gone", "nowhere"}[w.rand.IntN(9)], w.rand.IntN(4))),
-				ViewID: domain.ViewID{byte(i), byte(i >> 8), byte(round), 1}, Anonymous: w.rand.IntN(6) == 0,
+				ViewID: domain.ViewID{byte(i), byte(i >> 8), byte(round), 1}, Anonymous: w.rand.IntN(6) == 0, Imported: w.rand.IntN(8) == 0,
 				ViewedAt: w.clock.Add(-time.Duration(w.rand.Int64N(int64(30 * time.Hour)))).Add(time.Duration(w.rand.IntN(1000)) * time.Microsecond),
 			}
 			if w.rand.IntN(4) == 0 {
@@ -256,6 +256,9 @@ func (w *world) count(projection string, n int32, v *domain.Verdict) {
 		if v.Anonymous {
 			c.anonymous++
 		}
+		if v.Imported {
+			c.imported++
+		}
 		w.counts[countKey{post, shard}] = c
 		return
 	}
@@ -338,7 +341,7 @@ func (m worldModels) Read(_ context.Context, s Scope, to Rows) error {
 	}
 	for k, c := range m.w.counts {
 		if s.covers(k.post.Tenant, k.post.Post) {
-			to.Impressions(k.post, k.shard, c.all, c.anonymous)
+			to.Impressions(k.post, k.shard, c.all, c.anonymous, c.imported)
 		}
 	}
 	for k, n := range m.w.totals {

@@ -12,7 +12,7 @@ var _ projections.BulkLoader = Projection{}
 
 // BulkLoad implements projections.BulkLoader.
 func (Projection) BulkLoad(shard int16, room projections.BulkRoom) (projections.BulkLoad, error) {
-	sums, err := bulk.NewSums(room, 2, 0)
+	sums, err := bulk.NewSums(room, 3, 0)
 	if err != nil {
 		return nil, fmt.Errorf("load impressions: %w", err)
 	}
@@ -20,7 +20,7 @@ func (Projection) BulkLoad(shard int16, room projections.BulkRoom) (projections.
 }
 
 type load struct {
-	*bulk.Sums // of each post: all, anonymous
+	*bulk.Sums // of each post: all, anonymous, imported
 	shard      int16
 }
 
@@ -41,6 +41,7 @@ func (l *load) Add(records []domain.Record) error {
 		}
 		sums[0] += adds.Impressions
 		sums[1] += adds.AnonymousImpressions
+		sums[2] += adds.ImportedImpressions
 	}
 	return nil
 }
@@ -48,16 +49,18 @@ func (l *load) Add(records []domain.Record) error {
 // Copy implements projections.BulkLoad.
 func (l *load) Copy(f func(projections.BulkTable) error) error {
 	return bulk.Copy(f, bulk.Table{
-		Name: "impressions", Columns: []string{"tenant", "post", "shard", "impressions", "anonymous_impressions"},
-		Rows: func() (*bulk.Reader, error) { return l.Rows(l.row) },
+		Name:    "impressions",
+		Columns: []string{"tenant", "post", "shard", "impressions", "anonymous_impressions", "imported_impressions"},
+		Rows:    func() (*bulk.Reader, error) { return l.Rows(l.row) },
 	})
 }
 
 func (l *load) row(b []byte, r *bulk.SumRow) []byte {
-	b = bulk.AppendColumns(b, 5)
+	b = bulk.AppendColumns(b, 6)
 	b = bulk.AppendBytes(b, r.Tenant)
 	b = bulk.AppendBytes(b, r.Post)
 	b = bulk.AppendSmallint(b, l.shard)
 	b = bulk.AppendBigint(b, r.Sums[0])
-	return bulk.AppendBigint(b, r.Sums[1])
+	b = bulk.AppendBigint(b, r.Sums[1])
+	return bulk.AppendBigint(b, r.Sums[2])
 }

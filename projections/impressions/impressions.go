@@ -55,6 +55,7 @@ type rowKey struct {
 type Count struct {
 	Impressions          int64 // all
 	AnonymousImpressions int64 // those by viewers that are not known
+	ImportedImpressions  int64 // those that were imported, view by view
 }
 
 // rule is the fold of one record, live and in bulk: what it adds to which post.
@@ -67,16 +68,20 @@ func rule(r *domain.Record) (post domain.PostKey, adds Count, counts bool) {
 	if v.Anonymous {
 		adds.AnonymousImpressions = 1
 	}
+	if v.Imported {
+		adds.ImportedImpressions = 1
+	}
 	return domain.PostKey{Tenant: v.Viewer.Tenant, Post: v.Post}, adds, true
 }
 
 // The rows come sorted by key, as every projector sends them, so that two of them cannot deadlock.
 var addSQL = projections.SQL("impressions.add", `
-INSERT INTO impressions AS c (tenant, post, shard, impressions, anonymous_impressions)
-SELECT * FROM unnest(@tenants::text[], @posts::text[], @shards::smallint[], @impressions::bigint[], @anonymous::bigint[])
+INSERT INTO impressions AS c (tenant, post, shard, impressions, anonymous_impressions, imported_impressions)
+SELECT * FROM unnest(@tenants::text[], @posts::text[], @shards::smallint[], @impressions::bigint[], @anonymous::bigint[], @imported::bigint[])
 ON CONFLICT (tenant, post, shard) DO UPDATE
 SET impressions = c.impressions + EXCLUDED.impressions,
-    anonymous_impressions = c.anonymous_impressions + EXCLUDED.anonymous_impressions`)
+    anonymous_impressions = c.anonymous_impressions + EXCLUDED.anonymous_impressions,
+    imported_impressions = c.imported_impressions + EXCLUDED.imported_impressions`)
 
 // Apply implements projections.Projection.
 func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.Record) error {
@@ -90,6 +95,7 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 		c := rows[k]
 		c.Impressions += adds.Impressions
 		c.AnonymousImpressions += adds.AnonymousImpressions
+		c.ImportedImpressions += adds.ImportedImpressions
 		rows[k] = c
 	}
 	if len(rows) == 0 {
@@ -104,13 +110,13 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 		return cmp.Or(cmp.Compare(a.post.Tenant, b.post.Tenant), cmp.Compare(a.post.Post, b.post.Post), cmp.Compare(a.shard, b.shard))
 	})
 	tenants, posts, shards := make([]string, n), make([]string, n), make([]int16, n)
-	impressions, anonymous := make([]int64, n), make([]int64, n)
+	impressions, anonymous, imported := make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, k := range keys {
 		tenants[i], posts[i], shards[i] = string(k.post.Tenant), string(k.post.Post), k.shard
-		impressions[i], anonymous[i] = rows[k].Impressions, rows[k].AnonymousImpressions
+		impressions[i], anonymous[i], imported[i] = rows[k].Impressions, rows[k].AnonymousImpressions, rows[k].ImportedImpressions
 	}
 	_, err := tx.Exec(ctx, addSQL, pgx.NamedArgs{
-		"tenants": tenants, "posts": posts, "shards": shards, "impressions": impressions, "anonymous": anonymous,
+		"tenants": tenants, "posts": posts, "shards": shards, "impressions": impressions, "anonymous": anonymous, "imported": imported,
 	})
 	if err != nil {
 		return fmt.Errorf("add impressions: %w", err)
@@ -119,7 +125,7 @@ func (Projection) Apply(ctx context.Context, tx projections.Tx, batch []domain.R
 }
 
 var countsSQL = projections.SQL("impressions.counts", `
-SELECT k.tenant, k.post, sum(c.impressions)::bigint, sum(c.anonymous_impressions)::bigint
+SELECT k.tenant, k.post, sum(c.impressions)::bigint, sum(c.anonymous_impressions)::bigint, sum(c.imported_impressions)::bigint
 FROM (SELECT DISTINCT * FROM unnest(@tenants::text[], @posts::text[])) AS k (tenant, post)
 JOIN impressions c ON c.tenant = k.tenant AND c.post = k.post
 GROUP BY k.tenant, k.post`)
@@ -134,7 +140,8 @@ func Counts(ctx context.Context, q projections.Querier, keys []domain.PostKey) (
 	counts := make(map[domain.PostKey]Count, len(keys))
 	var k domain.PostKey
 	var c Count
-	if _, err := pgx.ForEachRow(rows, []any{(*string)(&k.Tenant), (*string)(&k.Post), &c.Impressions, &c.AnonymousImpressions}, func() error {
+	into := []any{(*string)(&k.Tenant), (*string)(&k.Post), &c.Impressions, &c.AnonymousImpressions, &c.ImportedImpressions}
+	if _, err := pgx.ForEachRow(rows, into, func() error {
 		counts[k] = c
 		return nil
 	}); err != nil {

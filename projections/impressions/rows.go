@@ -11,7 +11,7 @@ import (
 )
 
 var rowsSQL = projections.SQL("impressions.rows", `
-SELECT c.tenant, c.post, c.shard, c.impressions, c.anonymous_impressions
+SELECT c.tenant, c.post, c.shard, c.impressions, c.anonymous_impressions, c.imported_impressions
 FROM impressions c
 WHERE (@tenant = '' OR c.tenant = @tenant) AND (@post = '' OR c.post = @post)`)
 
@@ -24,11 +24,34 @@ func Rows(ctx context.Context, q projections.Querier, of domain.PostKey, f func(
 	var key domain.PostKey
 	var shard int16
 	var c Count
-	if _, err := pgx.ForEachRow(rows, []any{(*string)(&key.Tenant), (*string)(&key.Post), &shard, &c.Impressions, &c.AnonymousImpressions}, func() error {
+	into := []any{(*string)(&key.Tenant), (*string)(&key.Post), &shard, &c.Impressions, &c.AnonymousImpressions, &c.ImportedImpressions}
+	if _, err := pgx.ForEachRow(rows, into, func() error {
 		f(key, shard, c)
 		return nil
 	}); err != nil {
 		return fmt.Errorf("read all impressions: %w", err)
 	}
 	return nil
+}
+
+// A post has up to eight rows, which lie side by side in the key: it is read in its order as far as the page goes.
+var postsSQL = projections.SQL("impressions.posts", `
+SELECT DISTINCT c.tenant, c.post
+FROM impressions c
+WHERE (c.tenant, c.post) > (@tenant, @post)
+ORDER BY c.tenant, c.post
+LIMIT @limit`)
+
+// Posts gives a page of the posts that were seen, of all tenants, by tenant and id; after is the last one of the page
+// before, zero for the first page. Fewer than limit: there are no more.
+func Posts(ctx context.Context, q projections.Querier, after domain.PostKey, limit int) ([]domain.PostKey, error) {
+	rows, err := q.Query(ctx, postsSQL, pgx.NamedArgs{"tenant": string(after.Tenant), "post": string(after.Post), "limit": limit})
+	if err != nil {
+		return nil, fmt.Errorf("read posts with impressions: %w", err)
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowToStructByPos[domain.PostKey])
+	if err != nil {
+		return nil, fmt.Errorf("read posts with impressions: %w", err)
+	}
+	return keys, nil
 }

@@ -121,7 +121,7 @@ func manyPosts(l *Log) {
 	for range 4000 {
 		l.AppendVerdict(domain.Verdict{
 			Viewer: domain.PersonRef{Tenant: Pick[domain.TenantID](l.Rand, "demo", "acme"), Person: Person(fmt.Sprintf("viewer%d", l.Rand.IntN(60)))},
-			Post:   domain.PostID(fmt.Sprintf("p%d", min(l.Rand.IntN(120), l.Rand.IntN(120)))), Anonymous: l.Rand.IntN(10) == 0,
+			Post:   domain.PostID(fmt.Sprintf("p%d", min(l.Rand.IntN(120), l.Rand.IntN(120)))), Anonymous: l.Rand.IntN(10) == 0, Imported: l.Rand.IntN(10) == 0,
 			ViewedAt: l.clock.Add(-time.Duration(l.Rand.Int64N(int64(time.Hour)))),
 		})
 	}

@@ -82,7 +82,7 @@ func (f *fields) done() error {
 
 // appendLine appends the event of a script's line. Names of people, events and digests stand for themselves.
 //
-//	ViewCounted  viewer= post= [tenant=] [viewed=] [received=] [version=] [surface=] [anonymous] [offset=]
+//	ViewCounted  viewer= post= [tenant=] [viewed=] [received=] [version=] [surface=] [anonymous] [imported] [offset=]
 //	ViewRefused  the same and reason=; version is the post's where the gate knew it
 //	PostPublished post= id= author= [audience=] [published=] [body=] [based=]
 //	PostEdited    post= id= [audience=] [published=] [body=] [based=]
@@ -129,6 +129,7 @@ func appendVerdict(l *Log, kind string, tenant domain.TenantID, f *fields) error
 	v := domain.Verdict{
 		Viewer: domain.PersonRef{Tenant: tenant, Person: Person(f.text("viewer", ""))},
 		Post:   domain.PostID(f.text("post", "")), ViewedAt: f.at("viewed"), Received: f.at("received"), Anonymous: f.text("anonymous", "") != "",
+		Imported: f.text("imported", "") != "",
 	}
 	v.PostVersion, _ = f.number("version")
 	if surface, given := f.take("surface"); given {

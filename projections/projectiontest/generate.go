@@ -25,7 +25,7 @@ func Pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 // errUnreadable is the reason of poison.
 var errUnreadable = domain.Errorf(domain.CodeInvalid, "the value is no event")
 
-// Verdicts makes up verdicts: a few popular posts, known or not, viewers who come again, anonymous and refused views, with
+// Verdicts makes up verdicts: a few popular posts, known or not, viewers who come again, anonymous, imported and refused views, with
 // and without a context, repeats, views that were reported late, and now and then poison.
 func Verdicts(l *Log, poison bool) {
 	r := l.Rand
@@ -34,6 +34,7 @@ func Verdicts(l *Log, poison bool) {
 		v := domain.Verdict{
 			Viewer: viewer, Post: domain.PostID(fmt.Sprintf("p%d", min(r.IntN(12), r.IntN(12)))),
 			Anonymous:   r.IntN(5) == 0,
+			Imported:    r.IntN(6) == 0,
 			ViewedAt:    l.clock.Add(-time.Duration(r.Int64N(int64(Pick(r, time.Hour, 24*time.Hour))))),
 			Received:    l.clock,
 			PostVersion: r.Int64N(3),
