@@ -136,7 +136,7 @@ func CountFiltered(ctx context.Context, q Querier, f LetterFilter) (n LetterCoun
 	if err := q.QueryRow(ctx, countFilteredSQL, f.args()).Scan(&n.Letters, &n.Follow, &n.Oldest); err != nil {
 		return LetterCount{}, fmt.Errorf("count dead letters: %w", err)
 	}
-	n.Oldest = unEpoch(n.Oldest)
+	n.Oldest = FromEpoch(n.Oldest)
 	return n, nil
 }
 

@@ -105,7 +105,7 @@ func AsOf(ctx context.Context, q Querier, names ...string) (time.Time, error) {
 	if known != len(names) {
 		return time.Time{}, domain.Errorf(domain.CodeInternal, "read as_of: only %d of the projections %v are read models", known, names)
 	}
-	return unEpoch(at), nil
+	return FromEpoch(at), nil
 }
 
 // A read model that never knew how complete it is has no projectors that keep it so.
@@ -223,7 +223,7 @@ func Advance(ctx context.Context, tx Tx, m ReadModel, moves []Move) (ok bool, er
 	}
 	next, epochs, view, complete := make([]int64, n), make([]int32, n), make([]int64, n), make([]time.Time, n)
 	for i, m := range moves {
-		next[i], epochs[i], view[i], complete[i] = m.NextOffset, int32(m.Epoch), m.ViewNextOffset, toEpoch(m.CompleteTo)
+		next[i], epochs[i], view[i], complete[i] = m.NextOffset, int32(m.Epoch), m.ViewNextOffset, ToEpoch(m.CompleteTo)
 	}
 	args["next"], args["epochs"], args["view_next"], args["complete_to"] = next, epochs, view, complete
 	if _, err := tx.Exec(ctx, advanceSQL, args); err != nil {
@@ -289,7 +289,7 @@ func CompleteTo(ctx context.Context, tx Tx, m ReadModel, rows []PositionRow) err
 	addPartitions(args, rows, func(r PositionRow) domain.Partition { return r.In() })
 	next, complete := make([]int64, len(rows)), make([]time.Time, len(rows))
 	for i, r := range rows {
-		next[i], complete[i] = r.NextOffset, toEpoch(r.CompleteTo)
+		next[i], complete[i] = r.NextOffset, ToEpoch(r.CompleteTo)
 	}
 	args["next"], args["complete_to"] = next, complete
 	if _, err := tx.Exec(ctx, completeToSQL, args); err != nil {
@@ -318,19 +318,21 @@ func (r *PositionRow) scan() []any {
 
 func (r *PositionRow) scanned() PositionRow {
 	row := *r
-	row.CompleteTo = unEpoch(row.CompleteTo)
+	row.CompleteTo = FromEpoch(row.CompleteTo)
 	return row
 }
 
-// In the table the epoch stands for "not known", since a column that is NOT NULL can be compared plainly.
-func toEpoch(t time.Time) time.Time {
+// ToEpoch is a time as tables have it: there the epoch stands for "not known", since a column that is NOT NULL can be compared
+// plainly.
+func ToEpoch(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Unix(0, 0)
 	}
 	return t
 }
 
-func unEpoch(t time.Time) time.Time {
+// FromEpoch is a time that ToEpoch has written.
+func FromEpoch(t time.Time) time.Time {
 	if t.Unix() <= 0 {
 		return time.Time{}
 	}
