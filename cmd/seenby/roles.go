@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,9 @@ import (
 	"seenby/internal/eventlog"
 	"seenby/internal/gate"
 	"seenby/internal/keeper"
+	"seenby/internal/relay"
+	"seenby/internal/tenancy"
+	"seenby/internal/webhook"
 	"seenby/projections"
 	"seenby/projections/impressions"
 	"seenby/projections/people"
@@ -29,9 +33,10 @@ const (
 	roleGate      role = "gate"
 	roleProjector role = "projector"
 	roleKeeper    role = "keeper"
+	roleRelay     role = "relay"
 )
 
-var allRoles = []role{roleAPI, roleGate, roleProjector, roleKeeper}
+var allRoles = []role{roleAPI, roleGate, roleProjector, roleKeeper, roleRelay}
 
 // allProjections are the read models. Adding one is a folder below projections, a migration, and a line here.
 var allProjections = []projections.Projection{
@@ -104,6 +109,8 @@ func (s *service) start(ctx context.Context, group *errgroup.Group, r role) erro
 		return nil
 	case roleKeeper:
 		return s.startKeeper(ctx, group)
+	case roleRelay:
+		return s.startRelay(ctx, group)
 	}
 	return domain.Errorf(domain.CodeInternal, "role %s has no start", r)
 }
@@ -165,6 +172,62 @@ func (s *service) startKeeper(ctx context.Context, group *errgroup.Group) error 
 		return nil
 	})
 	return nil
+}
+
+func (s *service) startRelay(ctx context.Context, group *errgroup.Group) error {
+	var members *eventlog.Group
+	var partitions int32
+	err := s.eventually(ctx, "the group of the relays", func() error {
+		parts, err := s.events.Partitions(ctx, domain.TopicImpressions)
+		if err != nil {
+			return err
+		}
+		partitions = int32(len(parts)) //nolint:gosec // a partition count
+		members, err = s.events.JoinGroup(ctx, "relay", domain.TopicImpressions)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	caller := webhook.New(webhook.Options{UserAgent: userAgent()})
+	r := relay.New(relay.Deps{
+		Assigner: members, Log: s.events, Store: s.store, Tenants: s.registry, Caller: caller, Now: s.now, Logger: s.log,
+		NewSource: func() (relay.Source, error) { return s.events.NewReader() },
+		OpenWriter: func(ctx context.Context, part domain.Partition) (relay.Writer, error) {
+			return s.events.OpenWriter(ctx, string(roleRelay), part)
+		},
+		PartitionOf: func(post domain.PostKey) int32 { return eventlog.PartitionOf(post.Key(), partitions) },
+		Secrets:     s.endpointSecrets, Disable: s.disableEndpoint,
+		Hooks: relay.Hooks{
+			Waiting: s.metrics.RelayWaiting, Told: s.metrics.RelayTold, Called: s.metrics.RelayCalled,
+			Milestone: s.metrics.RelayMilestone, Parked: s.metrics.RelayParked, Disabled: s.metrics.RelayDisabled,
+		},
+	})
+	s.checks.set(string(roleRelay), func(context.Context) error { return cmp.Or(r.Ready(), members.Err()) })
+	group.Go(func() error {
+		defer caller.Close()
+		defer members.Close()
+		s.ended(ctx, "the relay", r.Run(ctx))
+		return nil
+	})
+	return nil
+}
+
+// endpointSecrets are what signs the calls of an endpoint at a time.
+func (s *service) endpointSecrets(e domain.EndpointSet, now time.Time) ([]string, error) {
+	key, ok := s.registry.Key(e.Tenant)
+	if !ok {
+		return nil, domain.Errorf(domain.CodeUnavailable, "the key of tenant %s is not known here: it was closed, or this process has an older secret", e.Tenant)
+	}
+	return tenancy.EndpointSecrets(key, e, now), nil
+}
+
+// disableEndpoint gives an endpoint up, as an operator would.
+func (s *service) disableEndpoint(ctx context.Context, tenant domain.TenantID, endpoint, reason string) error {
+	return s.events.ChangeTenants(ctx, func(in *domain.Installation) ([]domain.Event, error) {
+		_, events, err := tenancy.DisableEndpoint(in, s.now(), tenant, endpoint, reason)
+		return events, err
+	})
 }
 
 // ended says so where a role has stopped for a reason that waiting does not cure. The others of the process go on:

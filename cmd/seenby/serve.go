@@ -11,7 +11,7 @@ import (
 
 type serveCommand struct {
 	operational
-	Roles       []string `help:"What this process does: api, gate, projector, keeper." default:"api,gate,projector,keeper"`
+	Roles       []string `help:"What this process does: api, gate, projector, keeper, relay." default:"api,gate,projector,keeper,relay"`
 	Projections []string `help:"Which read models its projector keeps. Default: all." placeholder:"NAME"`
 }
 

@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 	"internal/webhook":    {"domain", "internal/strictjson"},
 	"internal/importer":   {"domain", "projections", "projections/posts", "internal/tenancy", "internal/throttle", "internal/strictjson"},
 	"internal/rebuild":    {"domain", "projections", "internal/throttle"},
+	"internal/relay":      {"domain", "projections/...", "internal/webhook"},
 
 	"internal/config":    {"domain"},
 	"internal/telemetry": {"domain"},
@@ -63,7 +64,7 @@ var allowed = map[string][]string{
 // restricted says which of our packages may import a library. Tests may use more.
 var restricted = map[string][]string{
 	"github.com/twmb/franz-go":              {"internal/eventlog", "internal/gate", "internal/embedded", "internal/testenv"},
-	"github.com/jackc/pgx":                  {"projections/...", "internal/postgres", "internal/rebuild", "internal/embedded", "internal/testenv"},
+	"github.com/jackc/pgx":                  {"projections/...", "internal/postgres", "internal/rebuild", "internal/relay", "internal/embedded", "internal/testenv"},
 	"github.com/prometheus":                 {"internal/telemetry"},
 	"github.com/danielgtaylor/huma":         {"internal/httpapi", "internal/adminapi"},
 	"github.com/go-chi":                     {"internal/httpapi"},

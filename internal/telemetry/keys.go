@@ -55,7 +55,10 @@ var Keys = slices.Concat(
 	[]string{
 		"batches",       // how many
 		"bytes",         // how many
+		"answer",        // of an endpoint: status and its first words
 		"dead_letters",  // how many
+		"endpoint",      // id of a tenant's
+		"every_post",    // whether each one is looked at
 		"event_id",      // of a post event
 		"fold_version",  // of the fold that fills a read model
 		"event_type",    // e.g. ViewCounted
@@ -64,6 +67,7 @@ var Keys = slices.Concat(
 		"lag_events",    // behind the log
 		"lag",           // duration behind the log
 		"migration",     // its number
+		"post",          // its id
 		"posts",         // how many
 		"projection",    // its name
 		"records",       // how many

@@ -45,6 +45,13 @@ type Metrics struct {
 	keeperPending    prometheus.Gauge
 	keeperReadmitted prometheus.Counter
 	keeperErased     prometheus.Counter
+
+	relayWaiting    prometheus.Gauge
+	relayTold       prometheus.Counter
+	relayCalls      *prometheus.HistogramVec
+	relayMilestones prometheus.Counter
+	relayParked     prometheus.Counter
+	relayDisabled   prometheus.Counter
 }
 
 // Build says what is running.
@@ -115,6 +122,13 @@ func NewMetrics(build Build) *Metrics {
 		keeperPending:    gauge(r, "seenby_keeper_pending_views", "Undecided views that wait to be appended again."),
 		keeperReadmitted: counter(r, "seenby_keeper_readmitted_views_total", "Undecided views that the keeper appended again."),
 		keeperErased:     counter(r, "seenby_keeper_erased_texts_total", "Texts of void events and deleted posts whose tombstones the keeper appended."),
+
+		relayWaiting:    gauge(r, "seenby_relay_waiting_posts", "Posts whose counts may have changed and were not told yet, for partitions that this process tells."),
+		relayTold:       counter(r, "seenby_relay_told_total", "Changed counts that were written to the topic impressions."),
+		relayCalls:      histograms(r, "seenby_relay_call_seconds", "Calls of tenants' endpoints, from begin to answer, by outcome: delivered, refused, failed, limited, gone.", requestBuckets, "outcome"),
+		relayMilestones: counter(r, "seenby_relay_milestones_total", "Calls of milestones that were acknowledged."),
+		relayParked:     counter(r, "seenby_relay_parked_total", "Posts and milestones that an endpoint refused and that were parked."),
+		relayDisabled:   counter(r, "seenby_relay_disabled_endpoints_total", "Endpoints that were disabled because no call worked for a day, or on their own wish (410)."),
 	}
 	info := gauges(r, "seenby_build_info", "Always 1; the labels say what is running.", "version", "revision", "go")
 	info.WithLabelValues(build.Version, build.Revision, build.Go).Set(1)
@@ -277,3 +291,23 @@ func (m *Metrics) KeeperReadmitted(views int) { m.keeperReadmitted.Add(float64(v
 func (m *Metrics) KeeperErased(texts int) { m.keeperErased.Add(float64(texts)) }
 
 func number(partition int32) string { return strconv.Itoa(int(partition)) }
+
+// RelayWaiting sets how many posts wait to be told.
+func (m *Metrics) RelayWaiting(posts int) { m.relayWaiting.Set(float64(posts)) }
+
+// RelayTold counts changed counts on the topic impressions.
+func (m *Metrics) RelayTold(posts int) { m.relayTold.Add(float64(posts)) }
+
+// RelayCalled observes one call of an endpoint.
+func (m *Metrics) RelayCalled(outcome string, took time.Duration) {
+	m.relayCalls.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+// RelayMilestone counts an acknowledged call of a milestone.
+func (m *Metrics) RelayMilestone() { m.relayMilestones.Inc() }
+
+// RelayParked counts what an endpoint refused.
+func (m *Metrics) RelayParked() { m.relayParked.Inc() }
+
+// RelayDisabled counts an endpoint that was given up.
+func (m *Metrics) RelayDisabled() { m.relayDisabled.Inc() }

@@ -55,6 +55,12 @@ func used() *Metrics {
 	m.KeeperPending(4)
 	m.KeeperReadmitted(6)
 	m.KeeperErased(3)
+	m.RelayWaiting(5)
+	m.RelayTold(7)
+	m.RelayCalled("delivered", time.Second)
+	m.RelayMilestone()
+	m.RelayParked()
+	m.RelayDisabled()
 	return m
 }
 
