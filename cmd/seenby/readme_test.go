@@ -1,13 +1,17 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"seenby/domain"
 	"seenby/internal/config"
@@ -33,8 +37,8 @@ func TestReadmeCommands(t *testing.T) {
 		"go test -timeout 20m ./...\n", // is running this: .ci/run runs exactly it
 		strings.NewReplacer("%ADDR%", "127.0.0.1:8080", "%KEYFILE%", ".seenby/dev.key").Replace(tour), // what dev prints, see TestDev
 	}
-	if len(blocks) != len(want) {
-		t.Fatalf("README.md has %d blocks of shell, %d are known", len(blocks), len(want))
+	if len(blocks) != len(want)+2 {
+		t.Fatalf("README.md has %d blocks of shell, %d are known", len(blocks), len(want)+2)
 	}
 	for i := range want {
 		if blocks[i] != want[i] {
@@ -43,6 +47,40 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	d := startDev(t, t.TempDir(), nil, "bash", "-c", "cd ../.. && exec "+blocks[0])
 	checkTour(t, d.tourOf(t))
+	tellsCore(t, d, blocks[3], blocks[4])
+}
+
+// tellsCore runs the tour with a core system: one block starts it, the other has it told.
+func tellsCore(t *testing.T, d *devProcess, starts, tells string) {
+	t.Helper()
+	addr := freeAddr(t)
+	here := strings.NewReplacer(
+		"API=http://127.0.0.1:8080", "API="+d.api, ".seenby", d.dir, "127.0.0.1:9090", addr, "./examples/core ", "./examples/core --addr "+addr+" ")
+	core := exec.Command("bash", "-c", here.Replace(starts))
+	core.Dir = root
+	core.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out := &syncBuffer{}
+	core.Stdout, core.Stderr = out, out
+	if err := core.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		syscall.Kill(-core.Process.Pid, syscall.SIGTERM) //nolint:errcheck // it may have ended
+		core.Wait()                                      //nolint:errcheck // it was told to end
+	}()
+	eventually(t, time.Minute, "the core system to listen", func() error {
+		if !strings.Contains(out.String(), "listening on") {
+			return errors.New(out.String())
+		}
+		return nil
+	})
+	told := shell(t, root, here.Replace(tells))
+	says(t, "the tour with a core system", told, "imported 1 baselines", "is told from now on", `"impressions":120001`)
+	a, err := (&process{t: t, api: "http://" + addr}).do("GET", "/", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	says(t, "the core system's page", string(a.body), "old", "120001")
 }
 
 func shellBlocks(text string) (blocks []string) {

@@ -10,8 +10,13 @@ import (
 
 type relayCommand struct {
 	Endpoints  relayEndpointsCommand  `cmd:"" help:"Manage where a tenant's core system is told counts."`
-	Milestones relayMilestonesCommand `cmd:"" help:"Print or set the counts of a post that a core system is called for."`
+	Enable     relayEnableCommand     `cmd:"" help:"Compare with what the core system has, and tell it from then on."`
 	Disable    relayDisableCommand    `cmd:"" help:"Tell a tenant's core system nothing any more."`
+	Status     relayStatusCommand     `cmd:"" help:"Print what a core system is told, and how its endpoints take it."`
+	Milestones relayMilestonesCommand `cmd:"" help:"Print or set the counts of a post that a core system is called for."`
+	Reconcile  relayReconcileCommand  `cmd:"" help:"Compare all posts with what the core system has, and tell again what differs."`
+	Parked     relayParkedCommand     `cmd:"" help:"List what endpoints have refused."`
+	Redrive    relayRedriveCommand    `cmd:"" help:"Send again what endpoints have refused."`
 }
 
 // ofTenant is what commands about a tenant's relay have in common.

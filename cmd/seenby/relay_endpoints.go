@@ -15,6 +15,7 @@ import (
 type relayEndpointsCommand struct {
 	Create  endpointsCreateCommand  `cmd:"" help:"Create an endpoint, and print its id and its secret."`
 	List    endpointsListCommand    `cmd:"" help:"List a tenant's endpoints."`
+	Test    endpointsTestCommand    `cmd:"" help:"Call an endpoint with a message that tells nothing, and print request, signature and answer."`
 	Disable endpointsDisableCommand `cmd:"" help:"Send an endpoint nothing any more."`
 	Enable  endpointsEnableCommand  `cmd:"" help:"Send to a disabled endpoint again."`
 	Rotate  endpointsRotateCommand  `cmd:"" help:"Give an endpoint a new secret and print it; for a day the one before signs too."`
