@@ -7,7 +7,19 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/seenby ./cmd/seenby
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/seenby ./examples/core
+
+# The core system of the compose file: docker build --target core .
+FROM ${BASE_IMAGE} AS core
+COPY --from=build /out/core /usr/local/bin/core
+RUN useradd --uid 10001 --user-group --home-dir /data --no-create-home --shell /usr/sbin/nologin seenby \
+ && install -d -o seenby -g seenby -m 0755 /data
+USER seenby
+VOLUME ["/data"]
+EXPOSE 9090
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/core"]
+CMD ["--data", "/data/core.jsonl", "--addr", "0.0.0.0:9090"]
 
 FROM ${BASE_IMAGE}
 # "dev" downloads PostgreSQL by HTTPS; the slim base has no certificates of its own.
