@@ -251,7 +251,7 @@ func (in *installation) importsOldViews(p *process) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context()) //nolint:errcheck // the test ends
+	defer conn.Close(t.Context())
 	key := domain.PostKey{Tenant: demoTenant, Post: "club"}
 	if n, err := impressions.Counts(t.Context(), conn, []domain.PostKey{key}); err != nil || n[key] != (impressions.Count{Impressions: 160, ImportedImpressions: 100}) {
 		t.Errorf("%+v %v", n, err)
