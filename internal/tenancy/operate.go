@@ -144,6 +144,8 @@ func Remainders() []Remainder {
 		{"topics people, bodies", "names and texts, each with a tombstone behind it", compaction},
 		{"topic tenants", "the sealed key of the tenant, the labels of its API keys and the URLs of its endpoints, each with its replacement behind it", compaction},
 		{"topic tenants", "the id, which is never used again, the time of closing, the limits, and the ids of API keys and endpoints", forEver},
+		{"topic impressions", "each post's counts as they were told, under the app's ids of posts", forEver},
+		{"the relay's tables", "the same, and what endpoints refused, with their answers", "their rows are deleted from the database by hand"},
 		{"read models posts, impressions, uniqueviews, timeseries", "posts without texts, counts, and viewers and members as person keys; no API key reads them any more", "their rows are deleted from the database by hand"},
 		{"names and texts in the read models", "nothing, as soon as the projectors have read the tombstones", "seconds"},
 		{"backups of Kafka and PostgreSQL", "all of it, as it was", "they are deleted"},

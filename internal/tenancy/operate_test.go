@@ -122,7 +122,7 @@ func TestRemainders(t *testing.T) {
 	for _, r := range Remainders() {
 		said.WriteString(r.Where + ": " + r.What + "\n")
 	}
-	for _, want := range []string{"posts", "audiences", "views", "verdicts", "people", "bodies", "tenants", "marks of people who were erased"} {
+	for _, want := range []string{"posts", "audiences", "views", "verdicts", "people", "bodies", "tenants", "topic impressions", "relay", "marks of people who were erased"} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("nothing of %s in\n%s", want, said.String())
 		}
