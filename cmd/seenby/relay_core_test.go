@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -164,4 +165,77 @@ func (in *installation) toldOf(post domain.PostID) (revision int64) {
 		}
 	}
 	return revision
+}
+
+// TestRelayEndpointsThatRefuse: a post that is refused holds up no other, an endpoint that is gone is called no more, and
+// operators see and mend both.
+func TestRelayEndpointsThatRefuse(t *testing.T) {
+	in, key := install(t)
+	p := in.serve(key, relayRoles)
+	core := newReceiver(t)
+	core.answer = func(body callBody) int {
+		for _, post := range body.Data.Posts {
+			if post.Post == "bad" {
+				return http.StatusUnprocessableEntity
+			}
+		}
+		return 0
+	}
+	endpoint := in.endpoint(core)
+	in.command("relay", "enable", "demo")
+	for _, post := range []string{"good", "bad", "better"} {
+		p.must(http.StatusCreated, "PUT", "/v1/posts/"+post, nil, map[string]any{"author": "ann"}, nil)
+		p.seeBy(post, 2)
+	}
+	core.waitFor("good", 2)
+	core.waitFor("better", 2)
+	eventually(t, time.Minute, "the bad post to be parked", func() error {
+		if out := in.command("relay", "parked", "demo"); !strings.Contains(out, "bad") || !strings.Contains(out, "422: as the test wants it") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	says(t, "parked", in.command("relay", "parked", "demo", "--json", "--post", "bad"), `"post": "bad"`, `"impressions": 2`, `"reason": "422: as the test wants it"`)
+	says(t, "status", in.command("relay", "status", "demo"), "is told. Milestones: none.", endpoint)
+	if status := in.relayStatus(); status.Parked != 1 || status.WaitingPosts != 0 || status.LastSuccessAt == nil || status.Attempts != 0 {
+		t.Errorf("status: %+v", status)
+	}
+
+	core.change(func(r *receiver) { r.answer = nil })
+	says(t, "redrive", in.command("relay", "redrive", "demo", "--endpoint", endpoint), "1 are sent again")
+	core.waitFor("bad", 2)
+	if out := in.command("relay", "parked", "demo"); strings.Contains(out, "bad") {
+		t.Errorf("after the redrive still parked:\n%s", out)
+	}
+	if n := p.metric("seenby_relay_parked_total"); n != 1 {
+		t.Errorf("%v posts were parked", n)
+	}
+
+	core.change(func(r *receiver) { r.answer = func(callBody) int { return http.StatusGone } })
+	p.seeBy("good", 1)
+	eventually(t, time.Minute, "the endpoint to be disabled", func() error {
+		if out := in.command("relay", "endpoints", "list", "demo"); !strings.Contains(out, "disabled") || !strings.Contains(out, "410") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	core.change(func(r *receiver) { r.answer = nil })
+	p.seeBy("better", 1)
+	in.command("relay", "endpoints", "enable", "demo", endpoint)
+	core.waitFor("good", 3)
+	core.waitFor("better", 3)
+	in.command("relay", "disable", "demo")
+	says(t, "status", in.command("relay", "status", "demo"), "is told nothing")
+}
+
+// relayStatus is that of the only endpoint.
+func (in *installation) relayStatus() endpointStatus {
+	in.t.Helper()
+	var out struct {
+		Endpoints []endpointStatus `json:"endpoints"`
+	}
+	if err := json.Unmarshal([]byte(in.command("relay", "status", "demo", "--json")), &out); err != nil || len(out.Endpoints) != 1 {
+		in.t.Fatalf("%v, %d endpoints", err, len(out.Endpoints))
+	}
+	return out.Endpoints[0]
 }
