@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -111,6 +112,13 @@ func (m *marks) taken() map[domain.Partition]int64 {
 		}
 	}
 	return to
+}
+
+// reached tells up to where each partition was read.
+func (m *marks) reached() map[domain.Partition]int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.read)
 }
 
 // seek says that a partition is read from an offset on, maybe once more.

@@ -291,16 +291,17 @@ func (t *teller) ends(ctx context.Context, part domain.Partition) ([]domain.Posi
 	return append(verdicts, all[part.Partition]), nil
 }
 
-// rewind has everything from these positions on looked at, also where reading is further already.
+// rewind has everything from these positions on looked at, also where reading is further already. Even where it is not, a
+// batch may be on its way that was looked through without the new partition: it is read again.
 func (t *teller) rewind(from []domain.Position) {
-	at := t.marks.taken()
-	var earlier []domain.Position
-	for _, f := range from {
-		if read, reading := at[f.In()]; !reading || f.NextOffset < read {
-			earlier = append(earlier, f)
+	read := t.marks.reached()
+	from = slices.Clone(from)
+	for i, f := range from {
+		if at, reading := read[f.In()]; reading && at < f.NextOffset {
+			from[i] = f.In().At(at)
 		}
 	}
-	t.reading.want(earlier)
+	t.reading.want(from)
 }
 
 // catchUp folds what stands on the topic and not in the tables yet. Where this database knows nothing of the partition, the

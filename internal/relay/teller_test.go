@@ -231,6 +231,71 @@ func TestAlternating(t *testing.T) {
 }
 
 // A partition that comes later has its marks looked for from where they begin for it, though the others were read further
+// and their marks wait for a read model.
+func TestPartitionComesLater(t *testing.T) {
+	w := newWorld(t)
+	b := w.relay(1)
+	a := w.relay(0)
+	a.later()
+	b.later()
+	w.see("p0", 1) // waits at a
+	a.rounds(1)
+	b.rounds(1)
+	w.fold() // for b there was nothing to tell: its marks are written behind this
+	w.exec("UPDATE positions SET next_offset = 0 WHERE projection = 'impressions'")
+	b.later()
+	b.later()
+	w.see("q1", 1)
+	a.rounds(1)
+	b.g.assign()
+	b.rounds(1)
+	a.g.assign(0, 1)
+	a.rounds(3)
+	w.count("p0", 1)
+	w.count("q1", 1)
+	w.fold()
+	a.later()
+	w.wants("marked before its partition came", "q1", 1, 1)
+	w.wants("its own", "p0", 1, 1)
+}
+
+// A batch that is on its way while a partition comes was looked through without it.
+func TestPartitionComesWhileReading(t *testing.T) {
+	w := newWorld(t)
+	b := w.relay(1)
+	a := w.relay(0)
+	a.later()
+	b.later()
+	b.g.assign()
+	b.rounds(1)
+	w.see("q1", 1)
+	a.g.assign(0, 1)
+	a.follow(t.Context())
+	a.await()
+	mine, taken := a.reading.mine, false
+	a.reading.mine = func(post domain.PostKey) bool {
+		is := mine(post)
+		if !taken {
+			taken = true
+			if err := a.step(t.Context()); err != nil { // the partition is taken up
+				t.Error(err)
+			}
+		}
+		return is
+	}
+	if err := a.reading.step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.rounds(1)
+	if !taken {
+		t.Error("nothing was read")
+	}
+	w.count("q1", 1)
+	w.fold()
+	a.later()
+	w.wants("read while its partition came", "q1", 1, 1)
+}
+
 // After a swap only posts that differ are told, and nothing is written down before they are.
 func TestSwap(t *testing.T) {
 	w := newWorld(t)
