@@ -554,6 +554,10 @@ func (t *teller) ownedNumbers() []int32 {
 // write tells what has changed: to Kafka first, in one transaction per partition, and then, whatever became of the others,
 // to the tables.
 func (t *teller) write(ctx context.Context, now time.Time, v view) error {
+	unknown := map[int32]bool{} // partitions whose posts have a history that was not looked at yet
+	for part, o := range t.owned {
+		unknown[part.Partition] = o.marked == nil
+	}
 	perPartition := map[int32][]domain.Event{}
 	postsOf := map[int32][]domain.PostKey{}
 	for _, key := range v.keys {
@@ -571,13 +575,13 @@ func (t *teller) write(ctx context.Context, now time.Time, v view) error {
 		if set.Enabled {
 			how.Milestones = set.Milestones
 		}
-		how.Silent = d.looked && told.Revision == 0
+		p := t.r.deps.PartitionOf(key)
+		how.Silent = told.Revision == 0 && (d.looked || unknown[p])
 		next, changed := domain.Tell(key, told, counts, how)
 		if !changed {
 			t.done(key)
 			continue
 		}
-		p := t.r.deps.PartitionOf(key)
 		perPartition[p], postsOf[p] = append(perPartition[p], next), append(postsOf[p], key)
 	}
 	if len(perPartition) == 0 {

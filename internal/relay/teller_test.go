@@ -47,6 +47,21 @@ func TestFirstStartMeetsViews(t *testing.T) {
 	w.pass(time.Second)
 }
 
+// While the look at every post is under way, a mark alone is no reason to call what was passed long ago.
+func TestMarkBeforeFirstLook(t *testing.T) {
+	w := newWorld(t)
+	w.exec(`INSERT INTO impressions_v1.impressions (tenant, post, shard, impressions, anonymous_impressions) SELECT 'shop', 'a' || lpad(n::text, 5, '0'), 0, 1, 0 FROM generate_series(1, 4100) n`)
+	w.view("z0", 4)
+	o := w.idle()
+	o.g.assign(0, 1)
+	o.rounds(1) // opened, and the first page looked at
+	w.view("z0", 1)
+	o.rounds(1)
+	w.wants("marked before it was looked at", "z0", 1, 5)
+	o.rounds(8)
+	w.wants("looked at", "z0", 1, 5)
+}
+
 // Marks wait for both read models of verdicts.
 func TestMarksWait(t *testing.T) {
 	w := newWorld(t)
