@@ -90,6 +90,7 @@ func (t *teller) lookAtEveryPost(ctx context.Context, q projections.Querier, liv
 		}
 	}
 	t.sweep = nil
+	t.safe = nil // it does not wait for what was found here
 	return nil
 }
 

@@ -345,6 +345,45 @@ func TestSwap(t *testing.T) {
 	}
 }
 
+// What was being told before the swap is not enough to write the swap down.
+func TestSwapIsWrittenDownLast(t *testing.T) {
+	w := newWorld(t)
+	w.view("p0", 1)
+	w.view("q0", 1)
+	o := w.relay(0, 1)
+	o.later()
+	o.later()
+	w.view("p0", 1)
+	o.rounds(1)
+	w.pass(markEvery - tick)
+	w.view("p0", 1)
+	o.rounds(1) // due in a moment, and marks are to be written after it
+	w.pass(tick / 2)
+	o.marked = time.Time{}
+	o.rounds(1)
+	if o.safe == nil || o.safe.left != 1 {
+		t.Fatalf("marks that wait: %+v", o.safe)
+	}
+	w.swap()
+	w.exec("UPDATE impressions_v2.impressions SET impressions = 9 WHERE post = 'q0'")
+	w.show()
+	// The new version is behind what was told of q0.
+	w.exec("UPDATE positions SET complete_to = 'epoch' WHERE projection = 'impressions' AND version = 2")
+	o.rounds(6)
+	o.done(key("p0")) // as if it were told
+	o.rounds(2)
+	if n := w.number("SELECT count(*) FROM relay_partitions WHERE live_versions LIKE '%impressions_v2%'"); n != 0 {
+		t.Errorf("%d partitions have the new version written down before q0 was told", n)
+	}
+	w.fold()
+	o.later()
+	o.later()
+	w.wants("then", "q0", 2, 9, 3, 5, 8)
+	if n := w.number("SELECT count(*) FROM relay_partitions WHERE live_versions LIKE '%impressions_v2%'"); n != 2 {
+		t.Errorf("%d partitions have the new version written down", n)
+	}
+}
+
 // A read model that is behind what was told takes nothing back.
 func TestBehind(t *testing.T) {
 	w := newWorld(t)
