@@ -232,6 +232,9 @@ func (t *teller) give(part domain.Partition) {
 	}
 	o.writer.Close()
 	delete(t.owned, part)
+	if t.sweep != nil { // should it come back, it begins anew
+		delete(t.sweep.of, part.Partition)
+	}
 	t.publish()
 	t.reading.drop(func(p domain.Partition) bool {
 		return len(t.owned) == 0 || p.Topic == domain.TopicPosts && p.Partition == part.Partition

@@ -384,6 +384,32 @@ func TestSwapIsWrittenDownLast(t *testing.T) {
 	}
 }
 
+// A partition that goes and comes in the middle of a look at every post begins its look again.
+func TestPartitionComesDuringSweep(t *testing.T) {
+	w := newWorld(t)
+	w.exec(`INSERT INTO impressions_v1.impressions (tenant, post, shard, impressions, anonymous_impressions) SELECT 'shop', 'a' || lpad(n::text, 5, '0'), 0, 1, 0 FROM generate_series(1, 4100) n`)
+	w.fold()
+	o := w.idle()
+	o.g.assign(0, 1)
+	w.kafka.strike = func(n int32) fault {
+		if n == 0 {
+			return unsent
+		}
+		return well
+	}
+	if err := o.once(); !errors.Is(err, errAway) || o.sweep == nil {
+		t.Fatalf("the round ended with %v, and the look at every post is %v", err, o.sweep)
+	}
+	w.kafka.strike = nil
+	w.pass(2 * time.Second)
+	o.rounds(12)
+	o.later()
+	o.later()
+	if n := w.number("SELECT count(*) FROM relay_counts"); n != 4100 {
+		t.Errorf("%d of 4100 posts are told", n)
+	}
+}
+
 // A read model that is behind what was told takes nothing back.
 func TestBehind(t *testing.T) {
 	w := newWorld(t)
