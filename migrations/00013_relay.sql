@@ -3,6 +3,7 @@ CREATE TABLE relay_partitions (
     partition         integer          NOT NULL,
     topic_id          uuid             NOT NULL,
     next_offset       bigint           NOT NULL,
+    calls_from        bigint           NOT NULL,
     marked_topics     text[]           NOT NULL,
     marked_topic_ids  uuid[]           NOT NULL,
     marked_partitions integer[]        NOT NULL,
@@ -16,6 +17,7 @@ CREATE TABLE relay_partitions (
 );
 COMMENT ON TABLE relay_partitions IS
     'Owner: relay. How far each partition of the topic impressions is in relay_counts, and up to where everything that changes counts was told. Rebuildable, by looking at every post.';
+COMMENT ON COLUMN relay_partitions.calls_from IS 'Milestones on the topic below this were called before this row was made.';
 COMMENT ON COLUMN relay_partitions.marked_to IS 'Per partition of verdicts, and the one of posts: what lies below was told. Empty: not known, every post is to be looked at.';
 COMMENT ON COLUMN relay_partitions.live_versions IS 'Of the read models that were looked at: after a swap every post is looked at again. Empty: not known.';
 

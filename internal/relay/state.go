@@ -16,13 +16,14 @@ import (
 
 // progress is how far a partition of impressions is, as relay_partitions has it.
 type progress struct {
-	told   domain.Position   // the topic is in relay_counts up to here
-	marked []domain.Position // everything that changes counts was told up to here; none: every post is to be looked at
-	live   string            // versions of the read models that were looked at
+	told      domain.Position   // the topic is in relay_counts up to here
+	callsFrom int64             // milestones on the topic below this were called from another database
+	marked    []domain.Position // everything that changes counts was told up to here; none: every post is to be looked at
+	live      string            // versions of the read models that were looked at
 }
 
 var progressSQL = projections.SQL("relay.progress", `
-SELECT p.topic_id, p.next_offset, p.marked_topics, p.marked_topic_ids, p.marked_partitions, p.marked_to, p.live_versions
+SELECT p.topic_id, p.next_offset, p.calls_from, p.marked_topics, p.marked_topic_ids, p.marked_partitions, p.marked_to, p.live_versions
 FROM relay_partitions p
 WHERE p.partition = @partition`)
 
@@ -34,7 +35,7 @@ func readProgress(ctx context.Context, q projections.Querier, part domain.Partit
 	var partitions []int32
 	var to []int64
 	err = q.QueryRow(ctx, progressSQL, pgx.NamedArgs{"partition": part.Partition}).
-		Scan((*[16]byte)(&p.told.TopicID), &p.told.NextOffset, &topics, &ids, &partitions, &to, &p.live)
+		Scan((*[16]byte)(&p.told.TopicID), &p.told.NextOffset, &p.callsFrom, &topics, &ids, &partitions, &to, &p.live)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return p, false, nil
 	}
@@ -48,12 +49,14 @@ func readProgress(ctx context.Context, q projections.Querier, part domain.Partit
 }
 
 var insertProgressSQL = projections.SQL("relay.insert_progress", `
-INSERT INTO relay_partitions (partition, topic_id, next_offset, marked_topics, marked_topic_ids, marked_partitions, marked_to, live_versions)
-VALUES (@partition, @topic_id, 0, '{}', '{}', '{}', '{}', '')
+INSERT INTO relay_partitions (partition, topic_id, next_offset, calls_from, marked_topics, marked_topic_ids, marked_partitions, marked_to, live_versions)
+VALUES (@partition, @topic_id, 0, @calls_from, '{}', '{}', '{}', '{}', '')
 ON CONFLICT (partition) DO NOTHING`)
 
-func insertProgress(ctx context.Context, tx projections.Tx, part domain.Partition) error {
-	if _, err := tx.Exec(ctx, insertProgressSQL, pgx.NamedArgs{"partition": part.Partition, "topic_id": [16]byte(part.TopicID)}); err != nil {
+// insertProgress begins a partition that this database knows nothing of. What stands in it up to now is of another database.
+func insertProgress(ctx context.Context, tx projections.Tx, part domain.Partition, end int64) error {
+	args := pgx.NamedArgs{"partition": part.Partition, "topic_id": [16]byte(part.TopicID), "calls_from": end}
+	if _, err := tx.Exec(ctx, insertProgressSQL, args); err != nil {
 		return fmt.Errorf("insert the progress of impressions/%d: %w", part.Partition, err)
 	}
 	return nil

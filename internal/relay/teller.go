@@ -310,40 +310,41 @@ func (t *teller) rewind(from []domain.Position) {
 // catchUp folds what stands on the topic and not in the tables yet. Where this database knows nothing of the partition, the
 // milestones on the topic are those of another one, and were called.
 func (t *teller) catchUp(ctx context.Context, o *owned) error {
-	var found bool
+	ends, err := t.r.deps.Log.Ends(ctx, domain.TopicImpressions)
+	if err != nil {
+		return err
+	}
+	end := ends[o.part.Partition].NextOffset
 	if err := t.r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
+		found := false
 		if o.progress, found, err = readProgress(ctx, tx, o.part); err != nil || found {
 			return err
 		}
-		return insertProgress(ctx, tx, o.part)
+		o.callsFrom = end
+		return insertProgress(ctx, tx, o.part, end)
 	}); err != nil {
 		return err
 	}
 	if o.told.TopicID != o.part.TopicID {
 		return domain.Errorf(domain.CodeDataLoss, "the topic impressions was deleted and made anew: restore it, or delete the rows of the tables relay_partitions, relay_counts and relay_cursors, and every post is told anew")
 	}
-	ends, err := t.r.deps.Log.Ends(ctx, domain.TopicImpressions)
-	if err != nil {
-		return err
-	}
-	end := ends[o.part.Partition].NextOffset
 	if o.told.NextOffset > end {
 		return domain.Errorf(domain.CodeDataLoss, "impressions/%d ends at %d, and what stood up to %d was told: it was truncated", o.part.Partition, end, o.told.NextOffset)
 	}
 	return t.r.deps.Log.ReadRange(ctx, o.told, end, func(batch []domain.Record) error {
-		var records []record
+		var records, ours []record
 		for _, rec := range batch {
 			if e, ok := rec.Event.(domain.ImpressionsChanged); ok {
 				records = append(records, record{e, rec.Partition.Partition, rec.Offset})
+				if rec.Offset >= o.callsFrom {
+					ours = append(ours, records[len(records)-1])
+				}
 			} else if rec.Err != nil {
 				return domain.Errorf(domain.CodeMisconfigured, "impressions/%d, offset %d cannot be read", rec.Partition.Partition, rec.Offset).Because(rec.Err)
 			}
 		}
 		m := move{o.told, batch[len(batch)-1].Offset + 1}
-		var calls []milestone
-		if found {
-			calls = t.calls(records)
-		}
+		calls := t.calls(ours)
 		if err := t.r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return fold(ctx, tx, []move{m}, records, calls) }); err != nil {
 			return err
 		}

@@ -432,6 +432,48 @@ func TestBehind(t *testing.T) {
 }
 
 // Tables that were lost come back from the topic: revisions go on, and old milestones are not called, also where the first
+// attempt to read it fails in the middle.
+func TestLostTables(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		w := newWorld(t)
+		o := w.relay(0, 1)
+		for _, post := range []string{"p0", "q0", "r0", "s0"} {
+			w.view(post, 1)
+			o.later()
+			w.view(post, 3)
+			o.later()
+		}
+		o.g.assign()
+		o.rounds(1)
+		w.exec("TRUNCATE relay_partitions, relay_counts, relay_cursors, relay_endpoints, relay_milestones, relay_resends")
+		again := w.idle()
+		if fails {
+			w.kafka.reading = func(n int) error {
+				if n == 1 {
+					return errAway
+				}
+				return nil
+			}
+			again.g.assign(0, 1)
+			if err := again.once(); !errors.Is(err, errAway) {
+				t.Fatalf("the round ended with %v", err)
+			}
+			w.kafka.reading = nil
+			w.pass(2 * time.Second)
+		}
+		again.assign(0, 1)
+		if n := w.number("SELECT count(*) FROM relay_milestones"); n != 0 {
+			t.Errorf("%d old milestones are called", n)
+		}
+		w.view("p0", 1)
+		again.later()
+		w.wants("after the loss", "p0", 3, 5, 5)
+		if n := w.number("SELECT count(*) FROM relay_milestones"); n != 1 {
+			t.Errorf("%d new milestones are called", n)
+		}
+	}
+}
+
 // What an operator wants told again is, once, above what the core has.
 func TestResends(t *testing.T) {
 	w := newWorld(t)
