@@ -205,12 +205,16 @@ func Told(ctx context.Context, q projections.Querier, keys []domain.PostKey) (ma
 var resendsSQL = projections.SQL("relay.resends", `
 SELECT r.tenant, r.post, r.above
 FROM relay_resends r
-WHERE r.partition = ANY(@partitions::integer[])
+WHERE r.partition = ANY(@partitions::integer[]) AND r.tenant = ANY(@tenants::text[])
 LIMIT @limit`)
 
-// readResends gives posts that operators want told again, with the revision that the core has.
-func readResends(ctx context.Context, q projections.Querier, partitions []int32, limit int) (map[domain.PostKey]int64, error) {
-	rows, err := q.Query(ctx, resendsSQL, pgx.NamedArgs{"partitions": partitions, "limit": limit})
+// readResends gives posts of open tenants that operators want told again, with the revision that the core has.
+func readResends(ctx context.Context, q projections.Querier, open []domain.TenantID, partitions []int32, limit int) (map[domain.PostKey]int64, error) {
+	tenants := make([]string, len(open))
+	for i, tenant := range open {
+		tenants[i] = string(tenant)
+	}
+	rows, err := q.Query(ctx, resendsSQL, pgx.NamedArgs{"partitions": partitions, "tenants": tenants, "limit": limit})
 	if err != nil {
 		return nil, fmt.Errorf("read what is to be sent again: %w", err)
 	}

@@ -449,7 +449,7 @@ func (t *teller) look(ctx context.Context, q projections.Querier, now time.Time,
 		}
 	})
 	if asking {
-		above, err := readResends(ctx, q, t.ownedNumbers(), resendMax)
+		above, err := readResends(ctx, q, t.r.deps.Tenants.Tenants(), t.ownedNumbers(), resendMax)
 		if err != nil {
 			return v, err
 		}

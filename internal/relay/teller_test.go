@@ -497,6 +497,16 @@ func TestResends(t *testing.T) {
 	}
 }
 
+// Wishes of a tenant that was closed do not stand in others' way.
+func TestResendsOfClosed(t *testing.T) {
+	w := newWorld(t)
+	o := w.relay(0, 1)
+	w.exec(`INSERT INTO relay_resends (tenant, post, partition, above) SELECT 'closed', 'p' || n, 0, 0 FROM generate_series(1, $1) n`, resendMax)
+	w.exec(`INSERT INTO relay_resends (tenant, post, partition, above) VALUES ('shop', 'p0', 0, 4)`)
+	o.later()
+	w.wants("an open tenant's", "p0", 5, 0)
+}
+
 // Of a closed tenant nothing is told, and what waits of it holds nothing up.
 func TestClosedTenant(t *testing.T) {
 	w := newWorld(t)
