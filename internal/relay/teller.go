@@ -46,6 +46,7 @@ type teller struct {
 	opening map[domain.Partition]bool // while a leader is away that takes its time, and the others go on
 	opened  chan opened
 	resting map[domain.Partition]time.Time // partitions that failed, until they are opened again
+	failed  map[domain.Partition]error     // why, until they are open again or another relay's
 	mine    atomic.Pointer[map[int32]bool]
 	changed <-chan struct{}
 
@@ -90,7 +91,8 @@ type safe struct {
 func newTeller(r *Relay, source Source, lookAtAll bool) *teller {
 	t := &teller{
 		r: r, marks: newMarks(), lookAtAll: lookAtAll, owned: map[domain.Partition]*owned{}, resting: map[domain.Partition]time.Time{},
-		opening: map[domain.Partition]bool{}, opened: make(chan opened, openedMax), due: map[domain.PostKey]*due{}, told: map[domain.PostKey]time.Time{}, round: 1,
+		failed: map[domain.Partition]error{}, opening: map[domain.Partition]bool{}, opened: make(chan opened, openedMax),
+		due: map[domain.PostKey]*due{}, told: map[domain.PostKey]time.Time{}, round: 1,
 	}
 	t.mine.Store(&map[int32]bool{})
 	t.reading = &reading{source: source, marks: t.marks, mine: func(p domain.PostKey) bool { return (*t.mine.Load())[r.deps.PartitionOf(p)] }}
@@ -124,13 +126,21 @@ func (t *teller) run(ctx context.Context) error {
 			}
 			err = cmp.Or(err, readErr)
 		}
-		t.r.note(err)
+		t.r.note(cmp.Or(err, t.waits()))
 		if err != nil {
 			pause(ctx, retryFirst)
 		}
 		pause(ctx, tick-time.Since(begun))
 	}
 	return context.Cause(ctx)
+}
+
+// waits is why a partition is not open, where nobody else has it.
+func (t *teller) waits() error {
+	for _, err := range t.failed {
+		return err
+	}
+	return nil
 }
 
 func (t *teller) step(ctx context.Context) error {
@@ -168,6 +178,7 @@ func (t *teller) follow(ctx context.Context) {
 			t.give(part)
 		}
 	}
+	maps.DeleteFunc(t.failed, func(part domain.Partition, _ error) bool { return !slices.Contains(parts, part) })
 	for _, part := range parts {
 		if t.owned[part] == nil && !t.opening[part] && t.resting[part].IsZero() {
 			t.opening[part] = true
@@ -199,6 +210,7 @@ func (t *teller) takeOpened() (failed error) {
 			o.owned.writer.Close()
 		default:
 			t.owned[o.part] = o.owned
+			delete(t.failed, o.part)
 			t.publish()
 			t.rewind(o.from)
 			t.safe = nil
@@ -210,6 +222,7 @@ func (t *teller) takeOpened() (failed error) {
 // rest leaves a partition alone for a while, or for good.
 func (t *teller) rest(part domain.Partition, err error) {
 	t.give(part)
+	t.failed[part] = err
 	wait := retryMost / 5
 	switch domain.CodeOf(err) {
 	case domain.CodeDataLoss, domain.CodeMisconfigured:
@@ -217,6 +230,7 @@ func (t *teller) rest(part domain.Partition, err error) {
 		t.r.log.Error("relay: partition stopped; its posts are not told until the cause is removed and the relay restarted", "partition", part.Partition, "err", err)
 	case domain.CodeConflict:
 		wait = retryFenced
+		delete(t.failed, part)
 		t.r.log.Info("relay: fenced: another relay has taken the partition over", "partition", part.Partition, "err", err)
 	default:
 		t.r.log.Warn("relay: partition is opened anew", "partition", part.Partition, "err", err, "wait", wait)
