@@ -195,7 +195,7 @@ func (s *sender) step(ctx context.Context) (wait time.Duration, err error) {
 		return min(until, lookEvery-time.Millisecond), nil // not to be woken by what is new
 	}
 	for _, m := range w.milestones {
-		if ok, wait, err := s.call(ctx, w.health, []item{m}); !ok {
+		if ok, wait, err := s.call(ctx, w.health, []item{m}); !ok || err != nil {
 			return wait, err
 		}
 	}
@@ -207,7 +207,7 @@ func (s *sender) step(ctx context.Context) (wait time.Duration, err error) {
 	}
 	ok, wait, err := s.call(ctx, w.health, w.counts)
 	switch {
-	case !ok:
+	case !ok || err != nil:
 		return wait, err
 	case len(w.counts) == s.size:
 		s.size = min(2*s.size, batchMax)

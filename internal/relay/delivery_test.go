@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -385,3 +386,16 @@ func TestHanging(t *testing.T) {
 	}
 }
 
+// What is written of a call that was taken and not written down is sent once more.
+func TestAcknowledgementFails(t *testing.T) {
+	w := newWorld(t)
+	s := w.sender()
+	w.tell(5, "a0")
+	w.store.set(func() { w.store.strike = func() (error, error) { return errAway, nil } })
+	if _, err := s.step(t.Context()); !errors.Is(err, errAway) {
+		t.Fatalf("the step ended with %v", err)
+	}
+	w.store.set(func() { w.store.strike = nil })
+	s.steps(t)
+	wantSent(t, "all", w.caller.take(), "a0 passes 5", "a0 passes 5", "a0@1")
+}
