@@ -137,6 +137,9 @@ type sender struct {
 	kicked   chan struct{}
 	stop     context.CancelFunc
 
+	// first is the partition that the next call begins with: behind the one before, or where that failed, its own, so that
+	// halving comes down to one post, whatever is told meanwhile.
+	first    int32
 	size     int // posts of the next call; halved when one fails, since a single post may be what fails it
 	suspect  domain.PostID
 	suspects int // calls in a row that failed with nothing in them but the suspect
@@ -183,6 +186,8 @@ func (s *sender) step(ctx context.Context) (wait time.Duration, err error) {
 	if len(parts) == 0 {
 		return lookEvery, nil
 	}
+	turn, _ := slices.BinarySearch(parts, s.first)
+	parts = slices.Concat(parts[turn:], parts[:turn])
 	now := s.d.deps.Now()
 	w := work{}
 	if err := s.d.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
@@ -321,7 +326,15 @@ func (s *sender) giveUp(ctx context.Context, reason string) error {
 	return s.d.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return forgetHealth(ctx, tx, s.key) })
 }
 
+// behind lets the next counts begin with the partition behind these.
+func (s *sender) behind(items []item) {
+	if last := items[len(items)-1]; last.milestone == 0 {
+		s.first = last.partition + 1
+	}
+}
+
 func (s *sender) acknowledge(ctx context.Context, items []item) error {
+	s.behind(items)
 	if items[0].milestone > 0 {
 		if hook := s.d.deps.Hooks.Milestone; hook != nil {
 			hook()
@@ -333,6 +346,7 @@ func (s *sender) acknowledge(ctx context.Context, items []item) error {
 }
 
 func (s *sender) park(ctx context.Context, one item, answer webhook.Answer) error {
+	s.behind([]item{one})
 	said := describe(answer)
 	s.d.log.Warn("relay: an endpoint refuses a post; it is parked", "tenant", s.key.tenant, "endpoint", s.key.endpoint, "post", one.post, "answer", said)
 	if hook := s.d.deps.Hooks.Parked; hook != nil {

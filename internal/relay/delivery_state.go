@@ -83,10 +83,10 @@ FROM relay_milestones m
 WHERE m.tenant = @tenant AND m.endpoint = @endpoint AND m.partition = ANY(@partitions::integer[])
 ORDER BY m.post, m.milestone
 LIMIT @limit`)
-	// Each partition gives its next posts in the order of the topic, so that one offset says what was taken of them.
+	// Each partition, in the order given, gives its next posts in that of the topic, so that one offset says what was taken.
 	countsSQL = projections.SQL("relay.counts", `
 SELECT c.post, c.partition, c.record_offset, c.impressions, c.unique_viewers, c.revision, c.as_of
-FROM unnest(@partitions::integer[]) AS p (partition)
+FROM unnest(@partitions::integer[]) WITH ORDINALITY AS p (partition, turn)
 LEFT JOIN relay_cursors u ON u.tenant = @tenant AND u.endpoint = @endpoint AND u.partition = p.partition
 CROSS JOIN LATERAL (
     SELECT c.post, c.partition, c.record_offset, c.impressions, c.unique_viewers, c.revision, c.as_of
@@ -94,6 +94,7 @@ CROSS JOIN LATERAL (
     WHERE c.tenant = @tenant AND c.partition = p.partition AND c.record_offset >= COALESCE(u.next_offset, 0)
     ORDER BY c.record_offset
     LIMIT @share) c
+ORDER BY p.turn, c.record_offset
 LIMIT @limit`)
 )
 

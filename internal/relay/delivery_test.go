@@ -243,6 +243,81 @@ func TestBackoffIsBounded(t *testing.T) {
 	}
 }
 
+// A post that an endpoint cannot take is found and parked, though others are told all the time, and they arrive.
+func TestPoison(t *testing.T) {
+	w := newWorld(t)
+	s := w.sender()
+	w.tell(0, "a0", "b1", "c0", "bad1", "d1", "e0")
+	w.answers(func(sent string) webhook.Answer {
+		if strings.Contains(sent, "bad1@") {
+			return failing(500)
+		}
+		return delivered
+	})
+	seen := map[string]bool{}
+	alone := 0
+	for i := 0; !seen["d1@1"]; i++ {
+		if i == 300 {
+			t.Fatalf("after %d steps of a busy tenant %v have arrived; the one to blame was sent alone %d times", i, seen, alone)
+		}
+		w.tell(0, "busy0")
+		wait, err := s.step(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range w.caller.take() {
+			sent := c.sent(t)
+			if strings.Contains(sent, "bad1@") {
+				if sent == "bad1@1" {
+					alone++
+				}
+				continue
+			}
+			for _, one := range strings.Fields(sent) {
+				seen[one] = true
+			}
+		}
+		w.pass(wait)
+	}
+	for _, want := range strings.Fields("a0@1 b1@1 c0@1 d1@1 e0@1") {
+		if !seen[want] {
+			t.Errorf("%s has not arrived", want)
+		}
+	}
+	if n := w.number("SELECT count(*) FROM relay_parked WHERE post = 'bad1' AND milestone = 0 AND revision = 1"); n != 1 || alone != suspectAttempts {
+		t.Errorf("%d are parked after %d attempts", n, alone)
+	}
+	for range 12 {
+		w.tell(0, "busy0")
+		s.steps(t)
+	}
+	if s.size != batchMax {
+		t.Errorf("it sends %d at a time", s.size)
+	}
+	// Its next count is taken: it is parked no more.
+	w.answers(func(string) webhook.Answer { return delivered })
+	w.tell(0, "bad1")
+	s.steps(t)
+	if n := w.number("SELECT count(*) FROM relay_parked"); n != 0 {
+		t.Errorf("%d are parked", n)
+	}
+}
+
+// No partition waits for others, however small the calls are.
+func TestPartitionsTakeTurns(t *testing.T) {
+	w := newWorld(t)
+	s := w.sender()
+	w.tell(0, "a0", "b0", "c0", "x1")
+	s.size = 1
+	for range 3 {
+		if _, err := s.step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.size = 1
+	}
+	wantSent(t, "one by one", w.caller.take(), "a0@1", "x1@1", "b0@1")
+}
+
 // A post that is refused is parked at once; an endpoint that refuses everything is as if it were away.
 func TestRefused(t *testing.T) {
 	w := newWorld(t)
