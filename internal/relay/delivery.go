@@ -39,6 +39,8 @@ const (
 	refusalsMax = 20
 	// lookEvery is how often an endpoint looks for what it was not told of, as after another process had its partitions.
 	lookEvery = 30 * time.Second
+	// lookUnwoken is the longest wait that is not cut short by what is new.
+	lookUnwoken = lookEvery - time.Millisecond
 	// reasonBytesMax bounds what is kept of an answer.
 	reasonBytesMax = 255
 )
@@ -197,7 +199,7 @@ func (s *sender) step(ctx context.Context) (wait time.Duration, err error) {
 		return 0, err
 	}
 	if until := w.health.nextAttempt.Sub(now); until > 0 {
-		return min(until, lookEvery-time.Millisecond), nil // not to be woken by what is new
+		return min(until, lookUnwoken), nil // not to be woken by what is new
 	}
 	for _, m := range w.milestones {
 		if ok, wait, err := s.call(ctx, w.health, []item{m}); !ok || err != nil {
@@ -242,7 +244,7 @@ func (s *sender) call(ctx context.Context, h health, items []item) (ok bool, wai
 		s.suspects, s.refusals = 0, 0
 		return true, 0, s.acknowledge(ctx, items)
 	case webhook.Gone:
-		return false, lookEvery, s.giveUp(ctx, "it answered 410: it wants nothing any more")
+		return false, lookUnwoken, s.giveUp(ctx, "it answered 410: it wants nothing any more")
 	case webhook.Refused:
 		if s.refusals >= refusalsMax {
 			break // nothing is right to it: as if it were away
@@ -277,13 +279,13 @@ func (s *sender) failed(ctx context.Context, h health, answer webhook.Answer) (b
 	now := s.d.deps.Now()
 	said := describe(answer)
 	if !h.failingSince.IsZero() && now.Sub(h.failingSince) >= giveUpAfter {
-		return false, lookEvery, s.giveUp(ctx, fmt.Sprintf("no call has worked since %s; the last one: %s", h.failingSince.Format(time.RFC3339), said))
+		return false, lookUnwoken, s.giveUp(ctx, fmt.Sprintf("no call has worked since %s; the last one: %s", h.failingSince.Format(time.RFC3339), said))
 	}
 	wait := max(backoff(h.attempts), answer.RetryAfter)
 	if h.attempts == 0 {
 		s.d.log.Warn("relay: an endpoint fails; its counts wait", "tenant", s.key.tenant, "endpoint", s.key.endpoint, "answer", said, "wait", wait)
 	}
-	return false, min(wait, lookEvery-time.Millisecond), s.d.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
+	return false, min(wait, lookUnwoken), s.d.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
 		return writeFailure(ctx, tx, s.key, now, now.Add(wait), said)
 	})
 }

@@ -370,6 +370,30 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// 410 is taken at its word: the endpoint is disabled, and not called again before it is enabled.
+func TestGone(t *testing.T) {
+	w := newWorld(t)
+	s := w.sender()
+	w.tell(0, "a0")
+	w.answers(func(string) webhook.Answer { return failing(503) })
+	s.steps(t)
+	w.pass(time.Minute)
+	w.answers(func(string) webhook.Answer { return webhook.Answer{Outcome: webhook.Gone, Status: 410} })
+	wait, err := s.step(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wait >= lookEvery {
+		t.Error("what is new calls it again before it is known to be disabled")
+	}
+	if got := w.disabled(); len(got) != 1 || !strings.HasPrefix(got[0], "e1: it answered 410") {
+		t.Errorf("disabled are %q", got)
+	}
+	if status, err := statusOf(w); err != nil || status.Attempts != 0 || status.FailingSince != nil || status.NextAttemptAt != nil {
+		t.Errorf("status %+v: %v", status, err)
+	}
+}
+
 // After a day without a call that works an endpoint is disabled, for a reason that fits where it is kept.
 func TestGiveUp(t *testing.T) {
 	w := newWorld(t)
