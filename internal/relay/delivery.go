@@ -68,16 +68,21 @@ func newDelivery(deps Deps, log *slog.Logger) *delivery {
 func (d *delivery) run(ctx context.Context) {
 	var done sync.WaitGroup
 	defer done.Wait()
+	known := map[endpointKey]domain.EndpointSet{} // as of the last look
 	for ctx.Err() == nil {
 		changed := d.deps.Tenants.Changed()
-		wanted := map[endpointKey]domain.EndpointSet{}
+		wanted, anew := map[endpointKey]domain.EndpointSet{}, map[endpointKey]bool{}
 		for _, tenant := range d.deps.Tenants.Tenants() {
 			if set, open := d.deps.Tenants.Relay(tenant); !open || !set.Enabled {
 				continue
 			}
 			for _, e := range d.deps.Tenants.Endpoints(tenant) {
-				if e.Enabled() {
-					wanted[endpointKey{tenant, e.EndpointID}] = e
+				key := endpointKey{tenant, e.EndpointID}
+				if was, ok := known[key]; ok && was != e {
+					anew[key] = true
+				}
+				if known[key] = e; e.Enabled() {
+					wanted[key] = e
 				}
 			}
 		}
@@ -91,7 +96,7 @@ func (d *delivery) run(ctx context.Context) {
 		for key, e := range wanted {
 			if d.senders[key] == nil {
 				sctx, stop := context.WithCancel(ctx)
-				s := &sender{d: d, key: key, endpoint: e, size: batchMax, kicked: make(chan struct{}, 1), stop: stop}
+				s := &sender{d: d, key: key, endpoint: e, anew: anew[key], size: batchMax, kicked: make(chan struct{}, 1), stop: stop}
 				d.senders[key] = s
 				done.Go(func() { s.run(sctx) })
 			}
@@ -136,6 +141,7 @@ type sender struct {
 	d        *delivery
 	key      endpointKey
 	endpoint domain.EndpointSet
+	anew     bool // it was changed: how it did before says nothing any more
 	kicked   chan struct{}
 	stop     context.CancelFunc
 
@@ -190,6 +196,12 @@ func (s *sender) step(ctx context.Context) (wait time.Duration, err error) {
 	}
 	turn, _ := slices.BinarySearch(parts, s.first)
 	parts = slices.Concat(parts[turn:], parts[:turn])
+	if s.anew {
+		if err := s.forget(ctx); err != nil {
+			return 0, err
+		}
+		s.anew = false
+	}
 	now := s.d.deps.Now()
 	w := work{}
 	if err := s.d.deps.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) (err error) {
@@ -325,6 +337,10 @@ func (s *sender) giveUp(ctx context.Context, reason string) error {
 		hook()
 	}
 	// Whoever enables it again begins with a clean record.
+	return s.forget(ctx)
+}
+
+func (s *sender) forget(ctx context.Context) error {
 	return s.d.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return forgetHealth(ctx, tx, s.key) })
 }
 

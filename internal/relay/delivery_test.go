@@ -485,6 +485,53 @@ func TestHanging(t *testing.T) {
 	}
 }
 
+// An endpoint that was changed is called as it is now, at once, though it failed before; a tenant that is told nothing is not.
+func TestEndpointChanges(t *testing.T) {
+	w := newWorld(t)
+	w.answers(func(string) webhook.Answer { return failing(503) })
+	d := w.running()
+	w.tell(0, "a0")
+	d.kick(map[domain.TenantID]bool{shop: true})
+	w.waitSent("https://core.example/e1", "a0@1")
+	eventually(t, "the failure to be written", func() bool { return w.number("SELECT count(*) FROM relay_endpoints") == 1 })
+	w.exec("UPDATE relay_endpoints SET next_attempt_at = $1", w.clock().Add(time.Hour))
+
+	w.answers(func(string) webhook.Answer { return delivered })
+	e := endpoint("e1")
+	e.SecretGeneration, e.RotatedAt = 2, w.clock()
+	w.caller.take()
+	w.tenants.change(func() { w.tenants.endpoints[shop] = []domain.EndpointSet{e} })
+	if c := w.waitSent("https://core.example/e1", "a0@1"); !slices.Equal(c.endpoint.Secrets, []string{"secret 2"}) {
+		t.Errorf("called was %+v", c)
+	}
+	eventually(t, "the success to be written", func() bool { return w.number("SELECT count(*) FROM relay_endpoints WHERE last_success_at IS NOT NULL") == 1 })
+
+	w.tenants.change(func() { w.tenants.relays[shop] = domain.RelaySet{Tenant: shop} })
+	eventually(t, "the sender to be gone", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(d.senders) == 0
+	})
+	w.caller.take()
+	w.tell(0, "b0")
+	d.kick(map[domain.TenantID]bool{shop: true})
+	e.DisabledAt = w.clock()
+	w.tenants.change(func() {
+		w.tenants.relays[shop] = domain.RelaySet{Tenant: shop, Enabled: true}
+		other := endpoint("e2")
+		w.tenants.endpoints[shop] = []domain.EndpointSet{e, other}
+	})
+	w.waitSent("https://core.example/e2", "b0@1")
+	for _, c := range w.caller.all() {
+		if c.endpoint.URL != "https://core.example/e2" {
+			t.Errorf("one that is disabled was called: %+v", c)
+		}
+	}
+	e.DisabledAt = time.Time{}
+	w.tenants.change(func() { w.tenants.endpoints[shop] = []domain.EndpointSet{e} })
+	w.waitSent("https://core.example/e1", "b0@1")
+}
+
 // What is written of a call that was taken and not written down is sent once more.
 func TestAcknowledgementFails(t *testing.T) {
 	w := newWorld(t)
