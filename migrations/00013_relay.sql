@@ -38,7 +38,7 @@ CREATE TABLE relay_counts (
 -- What an endpoint was not sent yet: the posts that were told since, each with its last record only.
 CREATE INDEX relay_counts_record_offset_idx ON relay_counts (tenant, partition, record_offset);
 COMMENT ON TABLE relay_counts IS
-    'Owner: relay. What was last told of each post: a fold of the topic impressions, from which it is rebuilt.';
+    'Owner: relay. What was last told of each post. Rebuildable: a fold of the topic impressions.';
 COMMENT ON COLUMN relay_counts.as_of IS 'The epoch stands for "not known".';
 
 CREATE TABLE relay_cursors (

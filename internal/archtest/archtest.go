@@ -165,6 +165,8 @@ func matches(patterns []string, name string) bool {
 var testsAlsoMay = map[string][]string{
 	"internal/deadletter":        {"internal/postgres", "projections/posts"}, // its laws are about a real database and a real fold
 	"internal/rebuild":           {"internal/postgres", "projections/..."},   // likewise
+	"internal/relay":             {"internal/postgres"},                      // likewise
+	"internal/postgres":          {"internal/relay"},                         // to prepare its statements
 	"internal/eventlog":          {"topics/eventspb"},
 	"projections/posts":          {"internal/postgres"}, // to migrate the database that the laws run on
 	"projections/impressions":    {"internal/postgres"},

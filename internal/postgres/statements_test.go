@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"seenby/internal/postgres"
+	_ "seenby/internal/relay"
 	"seenby/internal/testenv"
 	"seenby/projections"
 	_ "seenby/projections/impressions"
