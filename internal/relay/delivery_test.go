@@ -504,7 +504,9 @@ func TestEndpointChanges(t *testing.T) {
 	if c := w.waitSent("https://core.example/e1", "a0@1"); !slices.Equal(c.endpoint.Secrets, []string{"secret 2"}) {
 		t.Errorf("called was %+v", c)
 	}
-	eventually(t, "the success to be written", func() bool { return w.number("SELECT count(*) FROM relay_endpoints WHERE last_success_at IS NOT NULL") == 1 })
+	eventually(t, "the success to be written", func() bool {
+		return w.number("SELECT count(*) FROM relay_endpoints WHERE last_success_at IS NOT NULL") == 1
+	})
 
 	w.tenants.change(func() { w.tenants.relays[shop] = domain.RelaySet{Tenant: shop} })
 	eventually(t, "the sender to be gone", func() bool {
