@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"testing"
@@ -142,5 +143,23 @@ func TestReconcilePages(t *testing.T) {
 	}
 	if n := w.number("SELECT count(*) FROM relay_resends"); n != 2*sweepMax+1 {
 		t.Errorf("%d are told again", n)
+	}
+}
+
+// A core whose pages move while they are read may name a post twice.
+func TestResendTwice(t *testing.T) {
+	w := newWorld(t)
+	c := w.contact(nil)
+	of := []Compared{
+		{Post: key("a0"), Core: webhook.Value{Revision: 3}}, {Post: key("b1"), Core: webhook.Value{Revision: 1}}, {Post: key("a0"), Core: webhook.Value{Revision: 2}},
+	}
+	if err := c.Resend(t.Context(), of); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.number("SELECT above FROM relay_resends WHERE post = 'a0'"); n != 3 {
+		t.Errorf("it is told above %d", n)
+	}
+	if err := c.Resend(t.Context(), nil); err != nil {
+		t.Error(fmt.Errorf("of nothing: %w", err))
 	}
 }
