@@ -37,7 +37,7 @@ func (c ofTenant) contact(env *environment) (*contact, error) {
 	if err != nil {
 		return nil, err
 	}
-	to := &contact{env: env, log: log, client: webhook.New(webhook.Options{UserAgent: userAgent()})}
+	to := &contact{env: env, log: log, client: newCaller(s)}
 	if err := to.open(s, c.id()); err != nil {
 		to.close()
 		return nil, err
@@ -76,6 +76,11 @@ func (t *contact) close() {
 
 // userAgent is what endpoints see of the program.
 func userAgent() string { return "seenby/" + telemetry.ReadBuild().Version }
+
+// newCaller calls endpoints as the settings say.
+func newCaller(s config.Settings) *webhook.Client {
+	return webhook.New(webhook.Options{UserAgent: userAgent(), Timeout: s.Relay.CallTimeout})
+}
 
 func (t *contact) with() relay.Contact {
 	return relay.Contact{Core: t.client, Store: t.store, PartitionOf: t.partitionOf, Now: t.env.now}

@@ -16,7 +16,6 @@ import (
 	"seenby/internal/keeper"
 	"seenby/internal/relay"
 	"seenby/internal/tenancy"
-	"seenby/internal/webhook"
 	"seenby/projections"
 	"seenby/projections/impressions"
 	"seenby/projections/people"
@@ -189,7 +188,7 @@ func (s *service) startRelay(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	caller := webhook.New(webhook.Options{UserAgent: userAgent()})
+	caller := newCaller(s.settings)
 	r := relay.New(relay.Deps{
 		Assigner: members, Log: s.events, Store: s.store, Tenants: s.registry, Caller: caller, Now: s.now, Logger: s.log,
 		NewSource: func() (relay.Source, error) { return s.events.NewReader() },

@@ -28,6 +28,7 @@ type Settings struct {
 	Admin           Admin
 	Gate            Gate
 	Projector       Projector
+	Relay           Relay
 	Log             Log
 	AllowUndurable  bool          // accept topics with replication under 3 or min.insync.replicas under 2
 	ShutdownTimeout time.Duration // for a clean stop; what is not done by then is cut off
@@ -95,6 +96,11 @@ type Gate struct {
 type Projector struct {
 	BatchEventsMax int
 	Workers        int // members of each projection's group in this process, each with a connection
+}
+
+// Relay says how core systems are called.
+type Relay struct {
+	CallTimeout time.Duration // of one call, from look-up to answer
 }
 
 // Log says how the process logs.

@@ -71,7 +71,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.HTTP.Addr != "127.0.0.1:8080" || s.HTTP.RequestTimeout != 10*time.Second || s.Gate.BatchViewsMax != 5000 ||
-		s.Gate.GatherFor != 30*time.Millisecond || s.Log.Level != "info" || s.AllowUndurable || s.Kafka.TLS.On {
+		s.Gate.GatherFor != 30*time.Millisecond || s.Relay.CallTimeout != 10*time.Second || s.Log.Level != "info" || s.AllowUndurable || s.Kafka.TLS.On {
 		t.Errorf("defaults:\n%v", s)
 	}
 	if err := s.Validate(); err != nil {

@@ -158,6 +158,11 @@ var table = []Setting{
 		target: func(s *Settings) any { return &s.Projector.Workers },
 	},
 	{
+		Name: "relay.call_timeout", Env: "SEENBY_RELAY_CALL_TIMEOUT", Default: "10s", min: int64(100 * time.Millisecond), max: int64(time.Minute),
+		Help:   "a core system's endpoint answers within it; what takes longer is called again",
+		target: func(s *Settings) any { return &s.Relay.CallTimeout },
+	},
+	{
 		Name: "log.level", Env: "SEENBY_LOG_LEVEL", Default: "info", choices: []string{"debug", "info", "warn", "error"},
 		Help:   "the least that is logged",
 		target: func(s *Settings) any { return &s.Log.Level },
