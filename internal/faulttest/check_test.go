@@ -15,7 +15,8 @@ import (
 // settleWithin bounds the wait until everything that was broken has been made up for.
 const settleWithin = 3 * time.Minute
 
-// settle stops the load and waits until every view has its final verdict and every read model has passed it.
+// settle stops the load and waits until every view has its final verdict, every read model has passed it, and the core system
+// has what is counted.
 func (w *world) settle(ctx context.Context) error {
 	if err := w.load.pause(ctx); err != nil {
 		return err
@@ -26,7 +27,7 @@ func (w *world) settle(ctx context.Context) error {
 	}
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	return until(ctx, settleWithin, "everything to settle", func() error {
+	if err := until(ctx, settleWithin, "everything to settle", func() error {
 		// Read models first: what is undecided is appended again, and the ends grow.
 		if n := w.watch.open(); n > 0 {
 			return fmt.Errorf("%d views are undecided", n)
@@ -42,7 +43,10 @@ func (w *world) settle(ctx context.Context) error {
 			return fmt.Errorf("%d views are undecided", n)
 		}
 		return w.passed(ctx, admin)
-	})
+	}); err != nil {
+		return err
+	}
+	return w.awaitCore(ctx)
 }
 
 // passed tells whether every projection has passed the ends of its topics.
@@ -130,6 +134,7 @@ func (w *world) check(ctx context.Context) (finding, error) {
 			return f, err
 		}
 	}
+	w.core.check(want, &f)
 	return f, nil
 }
 

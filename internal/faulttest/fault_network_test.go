@@ -16,10 +16,14 @@ import (
 var networkFaults = []fault{
 	{"projector without kafka", onProcesses, goalKilled, whyKilled, partitionKafka(roleProjector)},
 	{"gate without kafka", onProcesses, goalKilled, whyKilled, partitionKafka(roleGate)},
-	{"projector without postgres", onProcesses, 0, whyLasts, partitionPostgres},
-	{"lost answers to commit", onProcesses, 0, whyLasts, loseCommits},
+	{"relay without kafka", onProcesses, goalStopped, whyCore, partitionKafka(roleRelay)},
+	{"projector without postgres", onProcesses, 0, whyLasts, partitionPostgres(roleProjector)},
+	{"relay without postgres", onProcesses, goalStopped, whyCore, partitionPostgres(roleRelay)},
+	{"lost answers to commit", onProcesses, 0, whyLasts, loseCommits(roleProjector)},
+	{"lost answers to commit of relay", onProcesses, goalStopped, whyCore, loseCommits(roleRelay)},
 	{"lost answers to api", onProcesses, 0, whyLasts, loseAcknowledgements},
-	{"slow gate transactions", onProcesses, 0, whyLasts, slowTransactions},
+	{"slow gate transactions", onProcesses, 0, whyLasts, slowTransactions(roleGate)},
+	{"slow relay transactions", onProcesses, goalStopped, whyCore, slowTransactions(roleRelay)},
 	{"rebalance each second", onProcesses, 0, whyLasts, rebalances},
 	{"step clock", onProcesses, 0, whyLasts, stepClock},
 }
@@ -42,35 +46,39 @@ func partitionKafka(role string) func(context.Context, *world, *rand.Rand) error
 	}
 }
 
-func partitionPostgres(ctx context.Context, w *world, random *rand.Rand) error {
-	p := w.lanes[w.one(roleProjector, random)].postgres
-	p.set(cutOff(random), 0)
-	sleep(ctx, between(random, 3*time.Second, 12*time.Second))
-	p.set(pass, 0)
-	return nil
+func partitionPostgres(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		p := w.lanes[w.one(role, random)].postgres
+		p.set(cutOff(random), 0)
+		sleep(ctx, between(random, 3*time.Second, 12*time.Second))
+		p.set(pass, 0)
+		return nil
+	}
 }
 
-// loseCommits lets PostgreSQL commit and the projectors not know.
-func loseCommits(ctx context.Context, w *world, random *rand.Rand) error {
-	const each = 5
-	var lost int64
-	for _, p := range w.of(roleProjector) {
-		l := w.lanes[p].postgres
-		before := l.lost.Load()
-		l.commits.Store(each)
-		if err := until(ctx, settleWithin, "commits", func() error {
-			if n := l.lost.Load() - before; n < each {
-				return fmt.Errorf("%d answers were lost", n)
+// loseCommits lets PostgreSQL commit and the processes of a role not know.
+func loseCommits(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		const each = 5
+		var lost int64
+		for _, p := range w.of(role) {
+			l := w.lanes[p].postgres
+			before := l.lost.Load()
+			l.commits.Store(each)
+			if err := until(ctx, settleWithin, "commits", func() error {
+				if n := l.lost.Load() - before; n < each {
+					return fmt.Errorf("%d answers were lost", n)
+				}
+				return nil
+			}); err != nil {
+				return err
 			}
-			return nil
-		}); err != nil {
-			return err
+			lost += each
+			sleep(ctx, between(random, 10*time.Millisecond, time.Second))
 		}
-		lost += each
-		sleep(ctx, between(random, 10*time.Millisecond, time.Second))
+		w.t.Logf("%d answers to COMMIT were lost", lost)
+		return nil
 	}
-	w.t.Logf("%d answers to COMMIT were lost", lost)
-	return nil
 }
 
 // loseAcknowledgements swallows what Kafka answers to an api: its views are written and it does not know.
@@ -85,22 +93,25 @@ func loseAcknowledgements(ctx context.Context, w *world, random *rand.Rand) erro
 	return nil
 }
 
-// slowTransactions delays every answer to a gate: first so that a transaction ends shortly before its time-out, then
+// slowTransactions delays every answer of Kafka to one process: first so that a transaction ends shortly before its time-out, then
 // so that it does not, and the coordinator aborts it.
-func slowTransactions(ctx context.Context, w *world, random *rand.Rand) error {
-	l := w.lanes[w.one(roleGate, random)]
-	for _, late := range []time.Duration{time.Second, 3 * time.Second} {
-		l.setKafka(slow, late)
-		sleep(ctx, between(random, 5*time.Second, 9*time.Second))
+func slowTransactions(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		l := w.lanes[w.one(role, random)]
+		for _, late := range []time.Duration{time.Second, 3 * time.Second} {
+			l.setKafka(slow, late)
+			sleep(ctx, between(random, 5*time.Second, 9*time.Second))
+		}
+		l.setKafka(pass, 0)
+		return nil
 	}
-	l.setKafka(pass, 0)
-	return nil
 }
 
-// rebalances joins the groups of gates and projectors and leaves them again, each second.
+// rebalances joins the groups of gates, projectors and relays and leaves them again, each second.
 func rebalances(ctx context.Context, w *world, random *rand.Rand) error {
 	groups := map[string]domain.Topic{
 		"gate": domain.TopicViews, "projector-impressions-v1": domain.TopicVerdicts, "projector-uniqueviews-v1": domain.TopicVerdicts,
+		"relay": domain.TopicImpressions,
 	}
 	for end := time.Now().Add(between(random, 8*time.Second, 12*time.Second)); time.Now().Before(end); {
 		began := time.Now()

@@ -27,6 +27,7 @@ const (
 	onProcesses = "processes"
 	onKafka     = "kafka"
 	onPostgres  = "postgres"
+	onCore      = "core"
 )
 
 // Goals: the longest time that counting may stand still. What lasts as long as somebody outside wants it to has none.
@@ -40,9 +41,10 @@ const (
 	whyStopped = "restore + 1 s"
 	whyBroker  = "20 s"
 	whyLasts   = "as long as it lasts"
+	whyCore    = "counting goes on: 1 s"
 )
 
-var faults = concat(processFaults, kafkaFaults, postgresFaults, networkFaults)
+var faults = concat(processFaults, kafkaFaults, postgresFaults, networkFaults, coreFaults)
 
 func concat(parts ...[]fault) (all []fault) {
 	for _, p := range parts {

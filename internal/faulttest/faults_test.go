@@ -1,12 +1,13 @@
 // Package faulttest_test breaks an installation of real processes.
 //
-// The system under test is the program itself, `seenby serve`, as eight processes: two of each role. They reach three
+// The system under test is the program itself, `seenby serve`, as ten processes: two of each role. They reach three
 // brokers and a PostgreSQL, in containers of the test's own, over proxies (proxy_test.go), a set for each process, so that a
 // process can be cut off, or its answers lost, alone; the brokers reach each other over proxies too. A load (load_test.go)
 // reports views until they are acknowledged, and some again, at once or much later; what it knows is in a ledger
 // (ledger_test.go), where everything about a view follows from its number. A reader of its own (watch_test.go) checks every
-// verdict as it comes. After each kind of fault (fault_*_test.go) all is left alone until nothing moves, and the check
-// (check_test.go) holds ledger, verdicts and read models against each other.
+// verdict as it comes, and a core system (core_test.go) whatever it is told. After each kind of fault (fault_*_test.go) all is
+// left alone until nothing moves, and the check (check_test.go) holds ledger, verdicts, read models and core system against
+// each other.
 //
 // The clock of one api is stepped in a build of the program with the tag faultclock: see cmd/seenby/clock_fault.go.
 package faulttest_test
@@ -121,8 +122,9 @@ func (w *world) round(t *testing.T, name string, goal time.Duration, why string,
 	for p, from := range logged {
 		r.restore = max(r.restore, p.opened(from))
 	}
-	t.Logf("%s: %d struck in %v: %d acknowledged (%d again, %d requests failed), %d counted, %d refused (%d undecided at first), %d lost, %d doubled, longest pause %v",
-		name, r.strikes, r.took.Round(time.Second), r.acked, r.repeats, r.failedAnswers, r.counted, r.refused, r.undecided, r.lost, r.doubled, r.pause.Round(time.Millisecond))
+	calls, called := w.core.totals()
+	t.Logf("%s: %d struck in %v: %d acknowledged (%d again, %d requests failed), %d counted, %d refused (%d undecided at first), %d lost, %d doubled, longest pause %v; the core system: %d calls, %d milestones",
+		name, r.strikes, r.took.Round(time.Second), r.acked, r.repeats, r.failedAnswers, r.counted, r.refused, r.undecided, r.lost, r.doubled, r.pause.Round(time.Millisecond), calls, called)
 	for _, p := range f.problems {
 		t.Errorf("after %s: %s", name, p)
 	}

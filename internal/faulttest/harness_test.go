@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,5 +155,84 @@ func TestProxyModes(t *testing.T) {
 	buf := make([]byte, len(marker))
 	if _, err := io.ReadFull(c, buf); err != nil || !bytes.Equal(buf, marker) {
 		t.Errorf("a marker that is let go: %q %v", buf, err)
+	}
+}
+
+// And it finds what a core system must not be told, or is to be told once.
+func TestTheHarnessFindsWrongTelling(t *testing.T) {
+	counts := func(post string, revision, impressions, unique int64) call {
+		var c call
+		c.Type, c.Data.Tenant = "impressions.changed", tenant
+		c.Data.Posts = append(c.Data.Posts, struct {
+			Post     string `json:"post"`
+			Revision int64  `json:"revision"`
+			told
+		}{post, revision, told{impressions, unique}})
+		return c
+	}
+	passed := func(post string, at, impressions int64) call {
+		var c call
+		c.Type, c.Data.Tenant, c.Data.Post, c.Data.Milestone, c.Data.Impressions = "impressions.milestone", tenant, post, at, impressions
+		return c
+	}
+	type said struct {
+		id   string
+		body call
+	}
+	good := []said{
+		{"c1", counts("a", 1, 4, 4)}, {"c3", counts("a", 3, 12, 9)}, {"m1", passed("a", 10, 12)},
+		{"m1", passed("a", 10, 12)}, {"c2", counts("a", 2, 9, 9)}, {"c3", counts("a", 3, 12, 9)}, // again, and out of order
+	}
+	want := &expectation{posts: map[string]*postExpectation{"a": {impressions: 12, unique: 9}}}
+	for _, tt := range []struct {
+		what string
+		more []said
+		want string // part of the problem
+	}{
+		{"nothing", nil, ""},
+		{"a lower count", []said{{"c4", counts("a", 4, 11, 9)}, {"c5", counts("a", 5, 12, 9)}}, "revision 4 lowers a"},
+		{"fewer viewers", []said{{"c4", counts("a", 4, 12, 8)}, {"c5", counts("a", 5, 12, 9)}}, "revision 4 lowers a"},
+		{"another value", []said{{"c4", counts("a", 2, 10, 9)}}, "revision 2 of a was"},
+		{"an id that is given twice", []said{{"c3", counts("b", 3, 12, 9)}}, "the id c3 stood for"},
+		{"a milestone with two ids", []said{{"m2", passed("a", 10, 12)}}, "was called as m1, and as m2"},
+		{"a milestone that was not passed", []said{{"m3", passed("a", 100, 100)}}, "milestone 100 of a"},
+		{"one that comes too early", []said{{"m1", passed("a", 10, 9)}}, "was called at 9"},
+		{"a post that is unknown", []said{{"c4", counts("b", 1, 1, 1)}}, "impressions of b at the core system: 1, must be 0"},
+		{"more than was counted", []said{{"c4", counts("a", 4, 13, 9)}}, "impressions of a at the core system: 13, must be 12"},
+	} {
+		c := &core{posts: map[string]*post{}, ids: map[string]string{}, called: map[milestone]string{}}
+		for _, s := range append(slices.Clone(good), tt.more...) {
+			c.take(s.id, s.body)
+		}
+		if err := c.reached(want); err != nil {
+			t.Errorf("%s: %v", tt.what, err)
+		}
+		var f finding
+		c.check(want, &f)
+		if text := strings.Join(f.problems, "\n"); tt.want == "" && text != "" || !strings.Contains(text, tt.want) {
+			t.Errorf("%s: %q is not found among\n%s", tt.what, tt.want, text)
+		}
+	}
+	c := &core{posts: map[string]*post{}, ids: map[string]string{}, called: map[milestone]string{}}
+	if c.reached(want) == nil {
+		t.Error("a core system that was told nothing has everything")
+	}
+	c.take("c1", counts("a", 1, 12, 9))
+	if c.reached(want) == nil {
+		t.Error("a milestone that was not called is not missed")
+	}
+}
+
+// A core system refuses what is not signed.
+func TestTheHarnessFindsAWrongSignature(t *testing.T) {
+	c := newCore(t)
+	c.secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+	resp, err := http.Post("http://"+c.addr, "application/json", strings.NewReader(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized || len(c.problems) != 1 {
+		t.Errorf("status %d, %v", resp.StatusCode, c.problems)
 	}
 }

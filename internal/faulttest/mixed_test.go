@@ -15,7 +15,7 @@ import (
 type strikers [][]fault
 
 // each what a fault can break has one list.
-var breakable = []string{onProcesses, onKafka, onPostgres}
+var breakable = []string{onProcesses, onKafka, onPostgres, onCore}
 
 // shortForm is little of everything, with what has found most at its front.
 func shortForm(random *rand.Rand) strikers {
@@ -30,6 +30,7 @@ func shortForm(random *rand.Rand) strikers {
 		{one("kill one of each"), one("lost answers to commit", "lost answers to api", "rebalance each second")},
 		{one("hold back marker", "kill leader", "kill controller")},
 		{one("stop postgres", "cut connections", "fill disk", "statement time-out")},
+		{one("core down", "core answers 500", "core answers 429", "core hangs", "core breaks off", "core answers late", "core out of order")},
 	}
 }
 

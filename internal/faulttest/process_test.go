@@ -45,7 +45,7 @@ type process struct {
 }
 
 const (
-	processStart = 3 * time.Minute  // eight at once, beside brokers, on two cores
+	processStart = 3 * time.Minute  // ten at once, beside brokers, on two cores
 	processStop  = 30 * time.Second // over the shutdown timeout
 )
 

@@ -26,11 +26,12 @@ const (
 	roleGate      = "gate"
 	roleProjector = "projector"
 	roleKeeper    = "keeper"
+	roleRelay     = "relay"
 
 	perRole = 2 // processes
 )
 
-var roles = []string{roleAPI, roleGate, roleProjector, roleKeeper}
+var roles = []string{roleAPI, roleGate, roleProjector, roleKeeper, roleRelay}
 
 // world is an installation as it runs in production: brokers, a database, and processes, two of each role; with a
 // proxy on every way between a process and a server.
@@ -51,6 +52,7 @@ type world struct {
 	ledger     *ledger
 	load       *load
 	watch      *watch
+	core       *core
 	background sync.WaitGroup
 }
 
@@ -102,7 +104,8 @@ func newWorld(t testing.TB, seed uint64, viewsPerSecond int, settings map[string
 		}
 	}
 	w.clock = filepath.Join(t.TempDir(), "clock")
-	w.environ = []string{"PATH=" + os.Getenv("PATH"), "SEENBY_PREFIX=" + prefix, "SEENBY_SECRET=0123456789abcdef0123456789abcdef"}
+	w.environ = []string{"PATH=" + os.Getenv("PATH"), "SEENBY_PREFIX=" + prefix, "SEENBY_SECRET=0123456789abcdef0123456789abcdef",
+		"SEENBY_RELAY_CALL_TIMEOUT=" + callTimeout.String()}
 	w.install()
 	w.launch(lanes, server)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -133,6 +136,7 @@ func (w *world) install() {
 	w.command(direct, "tenants", "set", tenant, "intake_views_per_second=1000000", "quota_views_per_minute=6000000",
 		"quota_burst_views=1000000", "post_cap_views=10000")
 	w.key = strings.TrimSpace(w.command(direct, "keys", "create", tenant))
+	w.tellCore()
 }
 
 // direct is the environment of a command that no fault but those of the servers touches.
