@@ -226,16 +226,14 @@ func (r *reading) step(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	wanted, dropped := r.wanted, r.dropped
-	r.dropped = nil
+	r.wanted, r.dropped = nil, nil // what comes while the source seeks is for the next step
 	r.mu.Unlock()
 	r.source.Drop(dropped)
 	if len(wanted) > 0 {
 		if err := r.source.Seek(ctx, wanted); err != nil {
+			r.putBack(wanted)
 			return err
 		}
-		r.mu.Lock()
-		r.wanted = slices.DeleteFunc(r.wanted, func(p domain.Position) bool { return slices.Contains(wanted, p) })
-		r.mu.Unlock()
 	}
 	b, err := r.source.Poll(ctx, pollEventsMax)
 	marked := map[domain.Partition]*heap{}
@@ -261,6 +259,14 @@ func (r *reading) step(ctx context.Context) error {
 	}
 	r.marks.add(slices.DeleteFunc(b.Next, func(n domain.Position) bool { return again[n.In()] }), marked)
 	return err
+}
+
+// putBack wants what could not be sought once more, but for what was dropped meanwhile.
+func (r *reading) putBack(wanted []domain.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wanted = slices.DeleteFunc(wanted, func(p domain.Position) bool { return slices.Contains(r.dropped, p.In()) })
+	r.wanted = append(wanted, r.wanted...)
 }
 
 func pause(ctx context.Context, d time.Duration) {
