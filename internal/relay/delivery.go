@@ -298,7 +298,7 @@ func (s *sender) failed(ctx context.Context, h health, answer webhook.Answer) (b
 		s.d.log.Warn("relay: an endpoint fails; its counts wait", "tenant", s.key.tenant, "endpoint", s.key.endpoint, "answer", said, "wait", wait)
 	}
 	return false, min(wait, lookUnwoken), s.d.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error {
-		return writeFailure(ctx, tx, s.key, now, now.Add(wait), said)
+		return writeFailure(ctx, tx, s.key, h, now, now.Add(wait), said)
 	})
 }
 

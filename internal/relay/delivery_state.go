@@ -155,10 +155,13 @@ WHERE m.tenant = @tenant AND m.endpoint = @endpoint AND m.post = @post AND m.mil
 INSERT INTO relay_endpoints AS e (tenant, endpoint, last_success_at) VALUES (@tenant, @endpoint, @now)
 ON CONFLICT (tenant, endpoint) DO UPDATE
 SET failing_since = NULL, attempts = 0, next_attempt_at = NULL, last_error = '', last_success_at = GREATEST(e.last_success_at, EXCLUDED.last_success_at)`)
+	// Each relay calls the endpoint for its own posts. What several of them meet at once is one failure: with ten relays a
+	// moment's failure would else be ten, and the endpoint left alone for a quarter of an hour.
 	failureSQL = projections.SQL("relay.failure", `
 INSERT INTO relay_endpoints AS e (tenant, endpoint, failing_since, attempts, next_attempt_at, last_error) VALUES (@tenant, @endpoint, @now, 1, @next, @error)
 ON CONFLICT (tenant, endpoint) DO UPDATE
-SET failing_since = COALESCE(e.failing_since, EXCLUDED.failing_since), attempts = e.attempts + 1, next_attempt_at = EXCLUDED.next_attempt_at, last_error = EXCLUDED.last_error`)
+SET failing_since = COALESCE(e.failing_since, EXCLUDED.failing_since), attempts = GREATEST(e.attempts, LEAST(e.attempts, @known) + 1),
+    next_attempt_at = EXCLUDED.next_attempt_at, last_error = EXCLUDED.last_error`)
 	forgetSQL = projections.SQL("relay.forget", `
 UPDATE relay_endpoints e
 SET failing_since = NULL, attempts = 0, next_attempt_at = NULL
@@ -222,9 +225,10 @@ func takeOff(ctx context.Context, tx projections.Tx, key endpointKey, items []it
 	return nil
 }
 
-func writeFailure(ctx context.Context, tx projections.Tx, key endpointKey, now, next time.Time, said string) error {
+// writeFailure writes that a call has failed, where known was what had failed before it.
+func writeFailure(ctx context.Context, tx projections.Tx, key endpointKey, known health, now, next time.Time, said string) error {
 	args := key.args()
-	args["now"], args["next"], args["error"] = now, next, said
+	args["known"], args["now"], args["next"], args["error"] = known.attempts, now, next, said
 	if _, err := tx.Exec(ctx, failureSQL, args); err != nil {
 		return fmt.Errorf("write that an endpoint fails: %w", err)
 	}
