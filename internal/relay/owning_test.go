@@ -60,3 +60,36 @@ func TestSweepOfAPartitionThatComesBack(t *testing.T) {
 		t.Error("it is not looked at again")
 	}
 }
+
+// Milestones that views of today pass are called, also while every post is looked at after a swap; those that were passed before
+// anything was marked are not, whether a look or a view comes upon the post first.
+func TestWhichPostsAreSilent(t *testing.T) {
+	seen, unseen := domain.ImpressionsChanged{Revision: 1}, domain.ImpressionsChanged{}
+	post := domain.PostKey{Tenant: "shop", Post: "p"}
+	mark, look := (*teller).mark, (*teller).lookAt
+	for _, tt := range []struct {
+		what     string
+		markless bool
+		found    []func(*teller, domain.PostKey)
+		told     *domain.ImpressionsChanged
+		want     bool
+	}{
+		{"marked", false, []func(*teller, domain.PostKey){mark}, &unseen, false},
+		{"looked at", false, []func(*teller, domain.PostKey){look}, &unseen, true},
+		{"looked at, told before", false, []func(*teller, domain.PostKey){look}, &seen, false},
+		{"marked and looked at", false, []func(*teller, domain.PostKey){mark, look}, &unseen, false},
+		{"looked at and marked", false, []func(*teller, domain.PostKey){look, mark}, &unseen, false},
+		{"marked at the first start", true, []func(*teller, domain.PostKey){mark}, &unseen, true},
+		{"looked at and marked at the first start", true, []func(*teller, domain.PostKey){look, mark}, &unseen, true},
+		{"told before, marked at the first start", true, []func(*teller, domain.PostKey){mark}, &seen, false},
+	} {
+		tl := newTeller(New(Deps{PartitionOf: func(domain.PostKey) int32 { return 0 }}), &stubSource{at: map[domain.Partition]int64{}}, false)
+		tl.owned[domain.Partition{}] = &owned{markless: tt.markless}
+		for _, find := range tt.found {
+			find(tl, post)
+		}
+		if got := tl.due[post].silent(tt.told); got != tt.want {
+			t.Errorf("%s: silent is %v", tt.what, got)
+		}
+	}
+}

@@ -73,7 +73,7 @@ func (t *teller) lookAtEveryPost(ctx context.Context, q projections.Querier, liv
 	}
 	for _, post := range page {
 		if s.of[t.r.deps.PartitionOf(post)] {
-			t.want(post).looked = true
+			t.lookAt(post)
 		}
 	}
 	if len(page) == sweepMax {
@@ -86,7 +86,7 @@ func (t *teller) lookAtEveryPost(ctx context.Context, q projections.Querier, liv
 	}
 	for _, o := range t.owned {
 		if s.of[o.part.Partition] {
-			o.sweeping, o.live, o.unwritten = false, s.live, true
+			o.sweeping, o.markless, o.live, o.unwritten = false, false, s.live, true
 		}
 	}
 	t.sweep = nil

@@ -32,7 +32,8 @@ type due struct {
 	at     time.Time // not before; zero: at once
 	round  int64     // in which it was marked first
 	how    domain.Telling
-	looked bool // by a look at every post
+	looked bool // found by a look at every post, and not marked
+	before bool // its partition's marks were not known: some of its counts may be from before any
 }
 
 // teller is one session: what it owns, what is marked, and the rounds that tell it.
@@ -66,6 +67,7 @@ type owned struct {
 	writer Writer
 	progress
 	sweeping  bool              // every post is to be looked at before anything can be written down
+	markless  bool              // sweeping, since it is not known where its marks begin
 	after     []domain.Position // which the read models must have passed before that
 	unwritten bool              // live is not in the table yet
 }
@@ -285,7 +287,7 @@ func (t *teller) open(ctx context.Context, part domain.Partition) (o *owned, fro
 		from = o.marked
 		if len(from) == 0 || t.lookAtAll {
 			from, err = t.ends(ctx, part)
-			o.sweeping, o.after, o.marked = true, from, nil
+			o.sweeping, o.markless, o.after, o.marked = true, true, from, nil
 		}
 	}
 	if err != nil {
@@ -404,6 +406,36 @@ func (t *teller) want(post domain.PostKey) *due {
 	return d
 }
 
+// mark makes a post due that was seen or imported just now.
+func (t *teller) mark(post domain.PostKey) {
+	d := t.want(post)
+	d.looked = false
+	d.before = d.before || t.markless(post)
+}
+
+// lookAt makes a post due that may have been seen before.
+func (t *teller) lookAt(post domain.PostKey) {
+	_, marked := t.due[post]
+	d := t.want(post)
+	d.looked = d.looked || !marked
+	d.before = d.before || t.markless(post)
+}
+
+func (t *teller) markless(post domain.PostKey) bool {
+	number := t.r.deps.PartitionOf(post)
+	for part, o := range t.owned {
+		if part.Partition == number {
+			return o.markless
+		}
+	}
+	return false
+}
+
+// silent tells whether nobody saw which milestones a post passes that was not told before.
+func (d *due) silent(told *domain.ImpressionsChanged) bool {
+	return told.Revision == 0 && (d.looked || d.before)
+}
+
 // done takes a post off.
 func (t *teller) done(post domain.PostKey) {
 	d := t.due[post]
@@ -459,7 +491,7 @@ func (t *teller) look(ctx context.Context, q projections.Querier, now time.Time,
 	}
 	t.marks.take(passed, func(post domain.PostKey) {
 		if (*t.mine.Load())[t.r.deps.PartitionOf(post)] {
-			t.want(post)
+			t.mark(post)
 		}
 	})
 	if asking {
@@ -572,10 +604,6 @@ func (t *teller) ownedNumbers() []int32 {
 // write tells what has changed: to Kafka first, in one transaction per partition, and then, whatever became of the others,
 // to the tables.
 func (t *teller) write(ctx context.Context, now time.Time, v view) error {
-	unknown := map[int32]bool{} // partitions whose posts have a history that was not looked at yet
-	for part, o := range t.owned {
-		unknown[part.Partition] = o.marked == nil
-	}
 	perPartition := map[int32][]domain.Event{}
 	postsOf := map[int32][]domain.PostKey{}
 	for _, key := range v.keys {
@@ -594,7 +622,7 @@ func (t *teller) write(ctx context.Context, now time.Time, v view) error {
 			how.Milestones = set.Milestones
 		}
 		p := t.r.deps.PartitionOf(key)
-		how.Silent = told.Revision == 0 && (d.looked || unknown[p])
+		how.Silent = d.silent(&told)
 		next, changed := domain.Tell(key, told, counts, how)
 		if !changed {
 			t.done(key)
