@@ -9,13 +9,13 @@ import (
 
 // Counting does not know of the core system: nothing that it does may hold views up.
 var coreFaults = []fault{
-	{"core down", onCore, goalStopped, whyCore, coreDown},
-	{"core answers 500", onCore, goalStopped, whyCore, coreIs(failing)},
-	{"core answers 429", onCore, goalStopped, whyCore, coreIs(limiting)},
-	{"core hangs", onCore, goalStopped, whyCore, coreIs(hanging)},
-	{"core breaks off", onCore, goalStopped, whyCore, coreIs(breaking)},
-	{"core answers late", onCore, goalStopped, whyCore, coreIs(late)},
-	{"core out of order", onCore, goalStopped, whyCore, coreIs(shuffling)},
+	{"core down", onCore, goalCore, whyCore, coreDown},
+	{"core answers 500", onCore, goalCore, whyCore, coreIs(failing)},
+	{"core answers 429", onCore, goalCore, whyCore, coreIs(limiting)},
+	{"core hangs", onCore, goalCore, whyCore, coreIs(hanging)},
+	{"core breaks off", onCore, goalCore, whyCore, coreIs(breaking)},
+	{"core answers late", onCore, goalCore, whyCore, coreIs(late)},
+	{"core out of order", onCore, goalCore, whyCore, coreIs(shuffling)},
 }
 
 // coreFor is how long a core system is broken: over a few time-outs of a call.

@@ -16,14 +16,14 @@ import (
 var networkFaults = []fault{
 	{"projector without kafka", onProcesses, goalKilled, whyKilled, partitionKafka(roleProjector)},
 	{"gate without kafka", onProcesses, goalKilled, whyKilled, partitionKafka(roleGate)},
-	{"relay without kafka", onProcesses, goalStopped, whyCore, partitionKafka(roleRelay)},
+	{"relay without kafka", onProcesses, goalCore, whyCore, partitionKafka(roleRelay)},
 	{"projector without postgres", onProcesses, 0, whyLasts, partitionPostgres(roleProjector)},
-	{"relay without postgres", onProcesses, goalStopped, whyCore, partitionPostgres(roleRelay)},
+	{"relay without postgres", onProcesses, goalCore, whyCore, partitionPostgres(roleRelay)},
 	{"lost answers to commit", onProcesses, 0, whyLasts, loseCommits(roleProjector)},
-	{"lost answers to commit of relay", onProcesses, goalStopped, whyCore, loseCommits(roleRelay)},
+	{"lost answers to commit of relay", onProcesses, goalCore, whyCore, loseCommits(roleRelay)},
 	{"lost answers to api", onProcesses, 0, whyLasts, loseAcknowledgements},
 	{"slow gate transactions", onProcesses, 0, whyLasts, slowTransactions(roleGate)},
-	{"slow relay transactions", onProcesses, goalStopped, whyCore, slowTransactions(roleRelay)},
+	{"slow relay transactions", onProcesses, goalCore, whyCore, slowTransactions(roleRelay)},
 	{"rebalance each second", onProcesses, 0, whyLasts, rebalances},
 	{"step clock", onProcesses, 0, whyLasts, stepClock},
 }

@@ -11,14 +11,14 @@ var processFaults = []fault{
 	{"kill gate", onProcesses, goalKilled, whyKilled, killer(roleGate)},
 	{"kill projector", onProcesses, goalKilled, whyKilled, killer(roleProjector)},
 	{"kill keeper", onProcesses, goalKilled, whyKilled, killer(roleKeeper)},
-	{"kill relay", onProcesses, goalStopped, whyCore, killer(roleRelay)},
+	{"kill relay", onProcesses, goalCore, whyCore, killer(roleRelay)},
 	{"kill one of each", onProcesses, goalKilled, whyKilled, killOneOfEach},
 	{"stop gate", onProcesses, goalStopped, whyStopped, stopper(roleGate)},
 	{"stop projector", onProcesses, goalStopped, whyStopped, stopper(roleProjector)},
-	{"stop relay", onProcesses, goalStopped, whyCore, stopper(roleRelay)},
+	{"stop relay", onProcesses, goalCore, whyCore, stopper(roleRelay)},
 	{"freeze gate", onProcesses, goalKilled, whyKilled, freezer(roleGate)},
 	{"freeze projector", onProcesses, goalKilled, whyKilled, freezer(roleProjector)},
-	{"freeze relay", onProcesses, goalStopped, whyCore, freezer(roleRelay)},
+	{"freeze relay", onProcesses, goalCore, whyCore, freezer(roleRelay)},
 }
 
 // deadFor is how long a killed process stays away: from well under the session time-out to well over it, so that it
