@@ -18,7 +18,7 @@ import (
 const (
 	basePosts  = 48   // published before the load begins
 	viewers    = 4000 // of which the even ones are in the audience
-	freshEvery = 16   // one batch of so many is of a post that is published right before it
+	freshEvery = 4    // one batch of so many is of a post that is published right before it, and seen by no other: nothing makes up for it
 	audience   = "friends"
 )
 
