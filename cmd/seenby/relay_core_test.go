@@ -64,8 +64,8 @@ func testRelay(t *testing.T, kinds ...testenv.Kind) {
 		t.Errorf("the core has more, and enabling ends with %d\n%s%s", code, stdout, stderr)
 	}
 	says(t, "enable", stdout, "has 1 posts", "of 1 of them", "old: the core has 120,000, counted here are 0")
-	p.seeBy("old", 1)
 	says(t, "enable", in.command("relay", "enable", "demo", "--import-baseline"), "imported 1 baselines", "is told from now on")
+	p.seeBy("old", 1)
 	core.waitFor("old", 120_001)
 	if got := in.command("relay", "enable", "demo"); !strings.Contains(got, "already") {
 		t.Errorf("enabling again: %s", got)
