@@ -161,7 +161,7 @@ func TestStableIDs(t *testing.T) {
 	w := newWorld(t)
 	w.tell(5, "a0", "b1")
 	fails := true
-	w.answers(func(sent string) webhook.Answer {
+	w.answers(func(string) webhook.Answer {
 		if fails {
 			return failing(503)
 		}

@@ -25,8 +25,8 @@
 //
 // # Calls
 //
-// Each enabled endpoint of a tenant whose relay is enabled has one sender and one call under way at most (delivery.go). What
-// it is sent next is read from relay_counts: the posts whose last record lies behind the endpoint's cursor. So a receiver
+// Each enabled endpoint of a tenant whose relay is enabled has one sender in each relay, for the posts of its partitions, and
+// one call of it under way at most (delivery.go). What it is sent next is read from relay_counts: the posts whose last record lies behind the endpoint's cursor. So a receiver
 // that was away for a day gets each post once, as it stands then. An endpoint that fails is left alone, longer each time,
 // and disabled after a day without one call that worked; a post that it refuses is parked, and the others go on. One
 // endpoint never waits for another.

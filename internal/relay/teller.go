@@ -332,7 +332,7 @@ func (t *teller) catchUp(ctx context.Context, o *owned) error {
 	}
 	end := ends[o.part.Partition].NextOffset
 	if err := t.r.deps.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) (err error) {
-		found := false
+		var found bool
 		if o.progress, found, err = readProgress(ctx, tx, o.part); err != nil || found {
 			return err
 		}

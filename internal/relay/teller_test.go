@@ -44,7 +44,6 @@ func TestFirstStartMeetsViews(t *testing.T) {
 	w.fold()
 	o.rounds(1)
 	w.wants("in the round of the first look", "old0", 1, 5)
-	w.pass(time.Second)
 }
 
 // While the look at every post is under way, a mark alone is no reason to call what was passed long ago.
