@@ -122,7 +122,7 @@ func (c *core) down() {
 	c.server = nil
 	c.mu.Unlock()
 	if server != nil {
-		server.Close() //nolint:errcheck // nothing is left to be done about it
+		server.Close()
 	}
 }
 
@@ -392,7 +392,7 @@ func (w *world) tellCore() {
 func (w *world) awaitCore(ctx context.Context) error {
 	want := w.expectation()
 	redriven := time.Now()
-	err := until(ctx, settleWithin, "the core system to have everything", func() error {
+	err := until(ctx, coreWithin, "the core system to have everything", func() error {
 		err := w.core.reached(want)
 		if err != nil && time.Since(redriven) > redriveEvery {
 			w.command(w.direct(), "relay", "redrive", tenant)
@@ -401,11 +401,16 @@ func (w *world) awaitCore(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
+		status := w.command(w.direct(), "relay", "status", tenant)
 		w.core.mu.Lock()
 		defer w.core.mu.Unlock()
-		err = errors.Join(err, fmt.Errorf("%s", cmp.Or(strings.Join(w.core.problems, "\n"), "it has seen nothing wrong")))
+		err = errors.Join(err, fmt.Errorf("%s\n%s", cmp.Or(strings.Join(w.core.problems, "\n"), "it has seen nothing wrong"), status))
 	}
 	return err
 }
 
-const redriveEvery = 20 * time.Second
+const (
+	redriveEvery = 20 * time.Second
+	// coreWithin is longer than the rest: one that has failed for a minute is left alone for up to three.
+	coreWithin = 6 * time.Minute
+)
