@@ -12,6 +12,7 @@ var processFaults = []fault{
 	{"kill projector", onProcesses, goalKilled, whyKilled, killer(roleProjector)},
 	{"kill keeper", onProcesses, goalKilled, whyKilled, killer(roleKeeper)},
 	{"kill relay", onProcesses, goalCore, whyCore, killer(roleRelay)},
+	{"kill relays at the end", onProcesses, goalCore, whyCore, killRelaysAtTheEnd},
 	{"kill one of each", onProcesses, goalKilled, whyKilled, killOneOfEach},
 	{"stop gate", onProcesses, goalStopped, whyStopped, stopper(roleGate)},
 	{"stop projector", onProcesses, goalStopped, whyStopped, stopper(roleProjector)},
@@ -52,6 +53,28 @@ func killOneOfEach(ctx context.Context, w *world, random *rand.Rand) error {
 	}
 	sleep(ctx, deadFor(random))
 	for _, p := range dead {
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killRelaysAtTheEnd kills all relays shortly after the last view: what they marked and did not tell nobody sees again.
+func killRelaysAtTheEnd(ctx context.Context, w *world, random *rand.Rand) error {
+	all := w.of(roleRelay)
+	for _, p := range all {
+		p.breaking.Lock()
+		defer p.breaking.Unlock()
+	}
+	w.load.paused.Store(true)
+	sleep(ctx, between(random, 100*time.Millisecond, time.Second))
+	for _, p := range all {
+		if err := p.kill(); err != nil {
+			return err
+		}
+	}
+	for _, p := range all {
 		if err := p.start(); err != nil {
 			return err
 		}

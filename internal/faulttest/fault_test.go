@@ -13,7 +13,7 @@ import (
 )
 
 // fault is one kind of harm. strike does it and puts right what it did: when it returns, nothing is broken any more,
-// and all that is left is to be made up for.
+// and all that is left is to be made up for. Some stop the load, for whoever strikes next to let it run again.
 type fault struct {
 	name   string
 	on     string // what it breaks; two that break the same do not strike at once

@@ -71,6 +71,7 @@ func (w *world) strikeTogether(ctx context.Context, all strikers, random *rand.R
 				if err := f.strike(striking, w, random); err != nil {
 					return fmt.Errorf("strike %s: %w", f.name, err)
 				}
+				w.load.resume() // some end with the last view, and others need more
 				n.Add(1)
 			}
 			return nil
