@@ -151,7 +151,7 @@ func TestResendTwice(t *testing.T) {
 	w := newWorld(t)
 	c := w.contact(nil)
 	of := []Compared{
-		{Post: key("a0"), Core: webhook.Value{Revision: 3}}, {Post: key("b1"), Core: webhook.Value{Revision: 1}}, {Post: key("a0"), Core: webhook.Value{Revision: 2}},
+		{Post: key("a0"), Core: webhook.Value{Revision: 2}}, {Post: key("b1"), Core: webhook.Value{Revision: 1}}, {Post: key("a0"), Core: webhook.Value{Revision: 3}},
 	}
 	if err := c.Resend(t.Context(), of); err != nil {
 		t.Fatal(err)

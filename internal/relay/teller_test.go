@@ -536,3 +536,20 @@ func TestDataLoss(t *testing.T) {
 	w.wants("looked at", "p0", 2, 3, 3)
 	eventually(t, "the relay to be ready", func() bool { return r.Ready() == nil })
 }
+
+// Whoever thinks that a partition stands elsewhere than it does writes nothing to the tables, of no partition.
+func TestFoldComparesAndSets(t *testing.T) {
+	w := newWorld(t)
+	w.tell(0, "a0", "b1")
+	e := domain.ImpressionsChanged{PostRef: key("a0"), Impressions: 99, Revision: 2}
+	for _, from := range []int64{0, 2} {
+		moves := []move{{part(domain.TopicImpressions, 1).At(1), 5}, {part(domain.TopicImpressions, 0).At(from), 6}}
+		err := w.store.InTx(t.Context(), func(ctx ctx, tx projections.Tx) error { return fold(ctx, tx, moves, []record{{e, 0, 5}}, nil) })
+		if domain.CodeOf(err) != domain.CodePositionBehind {
+			t.Errorf("from %d: %v", from, err)
+		}
+	}
+	if n := w.number("SELECT sum(next_offset) + (SELECT max(impressions) FROM relay_counts) FROM relay_partitions"); n != 1+1+10 {
+		t.Errorf("the tables have %d", n)
+	}
+}
