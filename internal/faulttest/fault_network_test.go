@@ -23,6 +23,7 @@ var networkFaults = []fault{
 	{"lost answers to commit of relay", onProcesses, goalCore, whyCore, loseCommits(roleRelay)},
 	{"lost answers to api", onProcesses, 0, whyLasts, loseAcknowledgements},
 	{"slow gate transactions", onProcesses, 0, whyLasts, slowTransactions(roleGate)},
+	{"lost commits of relay", onProcesses, goalCore, whyCore, undoCommits(roleRelay)},
 	{"slow relay transactions", onProcesses, goalCore, whyCore, slowTransactions(roleRelay)},
 	{"rebalance each second", onProcesses, 0, whyLasts, rebalances},
 	{"step clock", onProcesses, 0, whyLasts, stepClock},
@@ -77,6 +78,22 @@ func loseCommits(role string) func(context.Context, *world, *rand.Rand) error {
 			sleep(ctx, between(random, 10*time.Millisecond, time.Second))
 		}
 		w.t.Logf("%d answers to COMMIT were lost", lost)
+		return nil
+	}
+}
+
+// undoCommits has what the processes of a role wrote to PostgreSQL undone, when they wrote it to Kafka already.
+func undoCommits(role string) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, random *rand.Rand) error {
+		for range 10 {
+			for _, p := range w.of(role) {
+				w.lanes[p].postgres.undone.Store(1)
+			}
+			sleep(ctx, between(random, 300*time.Millisecond, time.Second))
+		}
+		for _, p := range w.of(role) {
+			w.lanes[p].postgres.undone.Store(0)
+		}
 		return nil
 	}
 }

@@ -136,6 +136,11 @@ func TestProxyModes(t *testing.T) {
 	if got, err := echo(c, commitMessage, ever); err == nil || p.lost.Load() != 1 {
 		t.Errorf("the answer to COMMIT: %q %v", got, err)
 	}
+	p.undone.Store(1)
+	c = dial()
+	if got, err := echo(c, commitMessage, ever); err == nil || p.undone.Load() != 0 || p.lost.Load() != 1 {
+		t.Errorf("COMMIT itself: %q %v", got, err)
+	}
 	p.set(cut, 0)
 	if c, err := net.Dial("tcp", p.addr); err == nil { // or it is reset at once
 		if got, err := echo(c, []byte("e"), ever); err == nil {

@@ -37,6 +37,7 @@ type proxy struct {
 	marked  atomic.Int64 // requests for markers that were held back
 	commits atomic.Int64 // answers to COMMIT that are to be lost
 	lost    atomic.Int64 // and that were
+	undone  atomic.Int64 // COMMITs that are to be lost themselves, so that nothing is committed
 }
 
 func newProxy(t testing.TB) *proxy {
@@ -163,6 +164,10 @@ func (p *proxy) requests(to, from net.Conn, loses *atomic.Bool) {
 		if n > 0 {
 			p.await()
 			p.holdMarkers(buf[:n])
+			if p.undone.Load() > 0 && bytes.Contains(buf[:n], commitMessage) && p.undone.Add(-1) >= 0 {
+				reset(from)
+				return // and both ends are closed
+			}
 			if p.commits.Load() > 0 && bytes.Contains(buf[:n], commitMessage) && p.commits.Add(-1) >= 0 {
 				loses.Store(true)
 			}
