@@ -60,21 +60,27 @@ func killOneOfEach(ctx context.Context, w *world, random *rand.Rand) error {
 	return nil
 }
 
-// killRelaysAtTheEnd kills all relays shortly after the last view: what they marked and did not tell nobody sees again.
+// killRelaysAtTheEnd kills all relays shortly after the last view: what they marked and did not tell nobody sees again. Their way
+// to Kafka is slow, so that much is marked and not told.
 func killRelaysAtTheEnd(ctx context.Context, w *world, random *rand.Rand) error {
 	all := w.of(roleRelay)
 	for _, p := range all {
 		p.breaking.Lock()
 		defer p.breaking.Unlock()
 	}
+	for _, p := range all {
+		w.lanes[p].setKafka(slow, 300*time.Millisecond)
+	}
+	sleep(ctx, between(random, 2*time.Second, 3*time.Second))
 	w.load.paused.Store(true)
-	sleep(ctx, between(random, 100*time.Millisecond, time.Second))
+	sleep(ctx, between(random, 500*time.Millisecond, 3*time.Second))
 	for _, p := range all {
 		if err := p.kill(); err != nil {
 			return err
 		}
 	}
 	for _, p := range all {
+		w.lanes[p].setKafka(pass, 0)
 		if err := p.start(); err != nil {
 			return err
 		}
