@@ -31,8 +31,10 @@ const (
 	// backoffFirst to backoffMost is how long an endpoint that fails is left alone, give or take half.
 	backoffFirst = time.Second
 	backoffMost  = time.Hour
-	// giveUpAfter is how long an endpoint may fail without one call that works.
-	giveUpAfter = 24 * time.Hour
+	// giveUpAfter is how long an endpoint may fail without one call that works, in giveUpAttempts calls at least: the relay
+	// itself may have been away for most of that time.
+	giveUpAfter    = 24 * time.Hour
+	giveUpAttempts = 10
 	// suspectAttempts is how often a single post may be answered by 500 before it is the one to blame.
 	suspectAttempts = 6
 	// refusalsMax is how many posts in a row an endpoint may refuse before it is the endpoint that is to blame.
@@ -290,7 +292,7 @@ func (s *sender) call(ctx context.Context, h health, items []item) (ok bool, wai
 func (s *sender) failed(ctx context.Context, h health, answer webhook.Answer) (bool, time.Duration, error) {
 	now := s.d.deps.Now()
 	said := describe(answer)
-	if !h.failingSince.IsZero() && now.Sub(h.failingSince) >= giveUpAfter {
+	if h.attempts >= giveUpAttempts && now.Sub(h.failingSince) >= giveUpAfter {
 		return false, lookUnwoken, s.giveUp(ctx, fmt.Sprintf("no call has worked since %s; the last one: %s", h.failingSince.Format(time.RFC3339), said))
 	}
 	wait := max(backoff(h.attempts), answer.RetryAfter)

@@ -422,6 +422,20 @@ func TestGiveUp(t *testing.T) {
 	}
 }
 
+// A relay that was away itself does not hold that against an endpoint.
+func TestGiveUpTakesAttempts(t *testing.T) {
+	w := newWorld(t)
+	s := w.sender()
+	w.tell(0, "a0")
+	w.answers(func(string) webhook.Answer { return webhook.Answer{Outcome: webhook.Failed, Status: 503} })
+	s.steps(t)
+	w.pass(giveUpAfter + time.Hour)
+	s.steps(t)
+	if n := w.number("SELECT attempts FROM relay_endpoints"); n != 2 || len(w.disabled()) > 0 {
+		t.Errorf("after %d attempts disabled: %v", n, w.disabled())
+	}
+}
+
 // running is deliveries of all endpoints, until the test ends.
 func (w *world) running() *delivery {
 	d := newDelivery(w.deps(&group{}), New(w.deps(&group{})).log)

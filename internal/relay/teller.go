@@ -23,17 +23,20 @@ import (
 const (
 	// tellMax is how many posts one round tells: a snapshot and a transaction of some hundred milliseconds.
 	tellMax = 2000
+	// doubtFor is far longer than a process needs to read of a new tenant.
+	doubtFor = 30 * time.Second
 	// resendMax is how many posts an operator's wish adds to a round.
 	resendMax = 500
 )
 
 // due is a post that is to be told.
 type due struct {
-	at     time.Time // not before; zero: at once
-	round  int64     // in which it was marked first
-	how    domain.Telling
-	looked bool // found by a look at every post, and not marked
-	before bool // its partition's marks were not known: some of its counts may be from before any
+	at      time.Time // not before; zero: at once
+	round   int64     // in which it was marked first
+	how     domain.Telling
+	looked  bool      // found by a look at every post, and not marked
+	doubted time.Time // since when its tenant is not known; zero: it is, or was not asked
+	before  bool      // its partition's marks were not known: some of its counts may be from before any
 }
 
 // teller is one session: what it owns, what is marked, and the rounds that tell it.
@@ -436,6 +439,19 @@ func (d *due) silent(told *domain.ImpressionsChanged) bool {
 	return told.Revision == 0 && (d.looked || d.before)
 }
 
+// doubt leaves a post alone whose tenant is not known: it was closed, or is so new that this process has not read of it.
+func (t *teller) doubt(post domain.PostKey, now time.Time) {
+	d := t.due[post]
+	if d.doubted.IsZero() {
+		d.doubted = now
+	}
+	if now.Sub(d.doubted) >= doubtFor {
+		t.done(post)
+		return
+	}
+	d.at = now.Add(tellEvery)
+}
+
 // done takes a post off.
 func (t *teller) done(post domain.PostKey) {
 	d := t.due[post]
@@ -610,7 +626,7 @@ func (t *teller) write(ctx context.Context, now time.Time, v view) error {
 		d, told, counts := t.due[key], v.told[key], v.now[key]
 		set, open := t.r.deps.Tenants.Relay(key.Tenant)
 		if !open {
-			t.done(key)
+			t.doubt(key, now)
 			continue
 		}
 		if counts.Behind(&told) {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -513,11 +514,28 @@ func TestClosedTenant(t *testing.T) {
 	w.view("p0", 1)
 	w.tenants.change(func() { delete(w.tenants.relays, shop) })
 	o.later()
+	w.pass(doubtFor)
+	o.later()
 	w.wants("closed", "p0", 0, 0)
 	o.later()
 	if n := w.number("SELECT marked_to[2] FROM relay_partitions WHERE partition = 0"); n != 1 {
 		t.Errorf("written down is %d", n)
 	}
+}
+
+// A view may come before this process has read of its tenant.
+func TestNewTenant(t *testing.T) {
+	w := newWorld(t)
+	o := w.relay(0, 1)
+	relays := maps.Clone(w.tenants.relays)
+	w.tenants.change(func() { delete(w.tenants.relays, shop) })
+	w.view("p0", 1)
+	o.later()
+	w.wants("not known yet", "p0", 0, 0)
+	w.tenants.change(func() { w.tenants.relays = relays })
+	o.later()
+	o.later()
+	w.wants("known", "p0", 1, 1)
 }
 
 // Where the log no longer holds what marks posts, every post is looked at.
