@@ -6,9 +6,9 @@
 //
 // # Who tells a post
 //
-// A consumer group assigns the partitions of impressions, and a post's partition has one owner. It opens the partition as a
-// gate does: a transactional id fences the predecessor, what stands in the partition is folded into relay_counts (state.go),
-// and only then is anything written. The topic is the truth: a lost database gets revisions and milestones back from it.
+// A consumer group assigns the partitions of impressions, and a post's partition has one owner (owning.go). It opens the
+// partition as a gate does: a transactional id fences the predecessor, what stands in the partition is folded into
+// relay_counts (state.go), and only then is anything written. The topic is the truth: a lost database gets revisions and milestones back from it.
 //
 // # What is told, and when
 //
@@ -26,10 +26,10 @@
 // # Calls
 //
 // Each enabled endpoint of a tenant whose relay is enabled has one sender in each relay, for the posts of its partitions, and
-// one call of it under way at most (delivery.go). What it is sent next is read from relay_counts: the posts whose last record lies behind the endpoint's cursor. So a receiver
-// that was away for a day gets each post once, as it stands then. An endpoint that fails is left alone, longer each time,
-// and disabled after a day without one call that worked; a post that it refuses is parked, and the others go on. One
-// endpoint never waits for another.
+// one call of it under way at most (delivery.go). What it is sent next is read from relay_counts: the posts whose last record
+// lies behind the endpoint's cursor. So a receiver that was away for a day gets each post once, as it stands then. An
+// endpoint that fails is left alone, longer each time, and disabled after a day without one call that worked; a post that it
+// refuses is parked, and the others go on. One endpoint never waits for another.
 //
 // # How it fails
 //
