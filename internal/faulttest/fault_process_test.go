@@ -2,8 +2,15 @@ package faulttest_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"seenby/domain"
 )
 
 var processFaults = []fault{
@@ -60,30 +67,71 @@ func killOneOfEach(ctx context.Context, w *world, random *rand.Rand) error {
 	return nil
 }
 
-// killRelaysAtTheEnd kills all relays shortly after the last view: what they marked and did not tell nobody sees again. Their way
-// to Kafka is slow, so that much is marked and not told.
-func killRelaysAtTheEnd(ctx context.Context, w *world, random *rand.Rand) error {
+// killRelaysAtTheEnd kills all relays after the last view, as soon as one has written down that everything was told: what was
+// not nobody sees again.
+func killRelaysAtTheEnd(ctx context.Context, w *world, _ *rand.Rand) error {
 	all := w.of(roleRelay)
 	for _, p := range all {
 		p.breaking.Lock()
 		defer p.breaking.Unlock()
 	}
-	for _, p := range all {
-		w.lanes[p].setKafka(slow, 300*time.Millisecond)
-	}
-	sleep(ctx, between(random, 2*time.Second, 3*time.Second))
 	w.load.paused.Store(true)
-	sleep(ctx, between(random, 500*time.Millisecond, 3*time.Second))
+	if err := until(ctx, marksWithin, "a relay to have told everything", func() error { return w.told(ctx) }); err != nil {
+		w.t.Logf("the relays are killed all the same: %v", err) // others let the load run, or PostgreSQL is away
+	}
 	for _, p := range all {
 		if err := p.kill(); err != nil {
 			return err
 		}
 	}
 	for _, p := range all {
-		w.lanes[p].setKafka(pass, 0)
 		if err := p.start(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+const marksWithin = 20 * time.Second
+
+// told tells whether a relay says that it has told all verdicts.
+func (w *world) told(ctx context.Context) error {
+	if n := w.load.flying.Load(); n > 0 {
+		return fmt.Errorf("%d batches are under way", n)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	topic := prefix + string(domain.TopicVerdicts)
+	ends := make([]int64, partitions)
+	if err := w.admin(func(a admin) error {
+		views, err := endsOfViews(ctx, a.Client, askWithin)
+		if err != nil {
+			return err
+		}
+		if err := w.watch.judgedTo(views); err != nil {
+			return err
+		}
+		listed, err := a.ListEndOffsets(ctx, topic)
+		listed.Each(func(o kadm.ListedOffset) { ends[o.Partition] = o.Offset })
+		return errors.Join(err, listed.Error())
+	}); err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, w.pg.DSN)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	var n int
+	if err := conn.QueryRow(ctx, `
+		SELECT count(*) FROM relay_partitions r WHERE NOT EXISTS (
+		    SELECT FROM unnest($1::bigint[]) WITH ORDINALITY AS e (end_offset, number)
+		    WHERE NOT EXISTS (SELECT FROM unnest(r.marked_topics, r.marked_partitions, r.marked_to) AS m (topic, partition, to_offset)
+		        WHERE m.topic = 'verdicts' AND m.partition = e.number - 1 AND m.to_offset >= e.end_offset))`, ends).Scan(&n); err != nil {
+		return err
+	}
+	if n == 0 {
+		return errors.New("none of their partitions is that far")
 	}
 	return nil
 }
