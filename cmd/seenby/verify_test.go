@@ -178,9 +178,10 @@ func (in *installation) verifiableTraffic(key string) {
 	for i := range 150 {
 		viewer, id := fmt.Sprintf("viewer-%d", i%40), uuid.NewString()
 		views.Views = append(views.Views, viewItem{ID: id, Post: "hello", Viewer: viewer})
-		switch i % 10 {
-		case 0:
+		if i < 40 { // each viewer has one that is refused, whichever of them a difference is made of
 			views.Views = append(views.Views, viewItem{ID: id, Post: "hello", Viewer: viewer})
+		}
+		switch i % 10 {
 		case 1:
 			views.Views = append(views.Views, viewItem{ID: uuid.NewString(), Post: "hello", Anonymous: viewer})
 		case 2:
