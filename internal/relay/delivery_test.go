@@ -407,7 +407,11 @@ func TestGiveUp(t *testing.T) {
 		if w.clock().Sub(begun) > giveUpAfter+2*backoffMost {
 			t.Fatal("it is not given up")
 		}
-		w.pass(s.steps(t))
+		wait, err := s.step(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.pass(wait)
 	}
 	if took := w.clock().Sub(begun); took < giveUpAfter {
 		t.Errorf("it was given up after %v", took)

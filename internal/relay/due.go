@@ -25,11 +25,30 @@ func (t *teller) want(post domain.PostKey) *due {
 	if d == nil {
 		d = &due{round: t.round}
 		if at, ok := t.told[post]; ok {
-			d.at = at.Add(tellEvery)
+			d.at = together(at.Add(tellEvery))
 		}
 		t.due[post] = d
 	}
 	return d
+}
+
+// together is the next moment at which posts are told that were told before. One transaction for all of a partition that came
+// up in half a second costs what one for a few of them does.
+func together(after time.Time) time.Time {
+	at := after.Truncate(tellTogether)
+	if at.Before(after) {
+		at = at.Add(tellTogether)
+	}
+	return at
+}
+
+// toldAt is the moment from which a post that was told now waits: the one that it was due at, unless that is long ago, so that
+// a post that is seen all the time is told each second and not each second and a half.
+func (d *due) toldAt(now time.Time) time.Time {
+	if now.Sub(d.at) < tellTogether {
+		return d.at
+	}
+	return now
 }
 
 // mark makes a post due that was seen or imported just now.

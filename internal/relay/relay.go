@@ -91,6 +91,8 @@ const (
 	tick = 100 * time.Millisecond
 	// tellEvery is how often one post is told at most.
 	tellEvery = time.Second
+	// tellTogether is how often posts are told that were told before.
+	tellTogether = 500 * time.Millisecond
 	// markEvery is how often it is written what was told: after a crash, that much is looked at again.
 	markEvery = time.Second
 	// retryFirst to retryMost is how long the relay waits after an error.

@@ -249,8 +249,8 @@ func (t *teller) write(ctx context.Context, now time.Time, v view) error {
 	for _, m := range moves {
 		t.owned[m.from.In()].told.NextOffset = m.to
 		for _, key := range postsOf[m.from.Partition] {
+			t.told[key] = t.due[key].toldAt(now)
 			t.done(key)
-			t.told[key] = now
 			tenants[key.Tenant] = true
 		}
 	}
