@@ -189,9 +189,9 @@ func tellViews(n, posts int) []viewItem {
 // machine with Kafka and PostgreSQL.
 func BenchmarkRelay(b *testing.B) {
 	for _, tt := range []struct {
-		name  string
-		posts int
-	}{{"1000-posts", tellPosts}, {"viral", 1}} {
+		name        string
+		posts, rate int
+	}{{"1000-posts", tellPosts, tellRate}, {"1000-posts-half-the-rate", tellPosts, tellRate / 2}, {"viral", 1, tellRate}} {
 		b.Run(tt.name, func(b *testing.B) {
 			for b.Loop() {
 				in, key := install(b)
@@ -204,7 +204,7 @@ func BenchmarkRelay(b *testing.B) {
 				p := in.serve(key, relayRoles)
 				awaitDrained(b, log, store, domain.TopicPosts, "posts")
 				batch := func() (string, string, []viewItem) { return "demo", key, tellViews(tellBatch, tt.posts) }
-				every := tellBatch * time.Second / tellRate
+				every := tellBatch * time.Second / time.Duration(tt.rate)
 				core.report(b, p.api, every, settleFor, batch) // warm
 				core.settle(b)
 				busy := startBusy(b)
