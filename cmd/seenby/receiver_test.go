@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
@@ -31,9 +30,6 @@ type receiver struct {
 	posts      map[string]told
 	milestones map[string]map[int64]int // by post and threshold, how often each was called with a new id
 	ids        map[string]bool          // of milestones
-	calls      int                      // with counts
-	last       map[string]time.Time     // when a post was last told
-	soonest    time.Duration            // between two calls of one post
 	lowered    []string                 // posts whose count fell under a higher revision
 	// answer decides what a call is answered; 0: taken. It is asked after what the call says is known, and nothing is kept
 	// where it answers anything else.
@@ -58,7 +54,7 @@ type callBody struct {
 // newReceiver listens until the test ends.
 func newReceiver(t testing.TB) *receiver {
 	r := &receiver{
-		t: t, posts: map[string]told{}, milestones: map[string]map[int64]int{}, ids: map[string]bool{}, last: map[string]time.Time{}, soonest: time.Hour,
+		t: t, posts: map[string]told{}, milestones: map[string]map[int64]int{}, ids: map[string]bool{},
 	}
 	server := httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(server.Close)
@@ -115,13 +111,7 @@ func (r *receiver) serve(w http.ResponseWriter, req *http.Request) {
 func (r *receiver) take(id string, body callBody) {
 	switch body.Type {
 	case "impressions.changed":
-		r.calls++
 		for _, p := range body.Data.Posts {
-			now := time.Now()
-			if before, ok := r.last[p.Post]; ok {
-				r.soonest = min(r.soonest, now.Sub(before))
-			}
-			r.last[p.Post] = now
 			if have := r.posts[p.Post]; p.Revision > have.Revision {
 				if p.Impressions < have.Impressions {
 					r.lowered = append(r.lowered, p.Post)
