@@ -51,7 +51,7 @@ func (l *Log) ChangeTenants(ctx context.Context, decide func(*domain.Installatio
 		return context.Cause(ctx)
 	}
 	err = transact(ctx, client, records, l.cfg.TopicName(domain.TopicTenants))
-	if fenced(err) {
+	if Fenced(err) {
 		return domain.Errorf(domain.CodeConflict, "another command on tenants began while this one ran; look at what stands now, and run it again").Because(err)
 	}
 	return err

@@ -74,7 +74,7 @@ func (w *Writer) Commit(ctx context.Context, events []domain.Event) (offsets []i
 	}
 	what := w.log.cfg.TopicName(w.part.Topic)
 	switch err := transact(ctx, w.client, records, what); {
-	case fenced(err):
+	case Fenced(err):
 		return nil, domain.Errorf(domain.CodeConflict, "%s/%d was taken over by another process", what, w.part.Partition).Because(err)
 	case err != nil:
 		return nil, err
@@ -89,8 +89,8 @@ func (w *Writer) Commit(ctx context.Context, events []domain.Event) (offsets []i
 // Close ends the writer.
 func (w *Writer) Close() { w.client.Close() }
 
-// fenced tells whether Kafka says that the transactional id is somebody else's now.
-func fenced(err error) bool {
+// Fenced tells whether Kafka says that the transactional id is somebody else's now.
+func Fenced(err error) bool {
 	return errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.ProducerFenced)
 }
 
@@ -102,6 +102,20 @@ func transact(ctx context.Context, client *kgo.Client, records []*kgo.Record, wh
 	if err := client.BeginTransaction(); err != nil {
 		return unavailable("begin a transaction on "+what, err)
 	}
+	if err := Produce(ctx, client, records); err != nil {
+		if !Fenced(err) {
+			abandon(ctx, client)
+		}
+		return unavailable("write to "+what, err)
+	}
+	if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return unavailable("commit to "+what, err)
+	}
+	return nil
+}
+
+// Produce writes records and waits until all of them are answered. The error is that of the first one which failed, or ctx's.
+func Produce(ctx context.Context, client *kgo.Client, records []*kgo.Record) error {
 	var mu sync.Mutex
 	var failed error
 	for _, r := range records {
@@ -114,20 +128,11 @@ func transact(ctx context.Context, client *kgo.Client, records []*kgo.Record, wh
 		})
 	}
 	if err := client.Flush(ctx); err != nil {
-		return unavailable("write to "+what, err)
+		return err
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if failed != nil {
-		if !fenced(failed) {
-			abandon(ctx, client)
-		}
-		return unavailable("write to "+what, failed)
-	}
-	if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
-		return unavailable("commit to "+what, err)
-	}
-	return nil
+	return failed
 }
 
 // abandon ends a transaction that has failed at once; else Kafka does so after its time-out.

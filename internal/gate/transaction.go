@@ -2,12 +2,12 @@ package gate
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"seenby/domain"
+	"seenby/internal/eventlog"
 )
 
 // judged is a verdict on its way to the log.
@@ -44,27 +44,9 @@ func (s *session) commit(ctx context.Context, verdicts []judged) error {
 	if err := s.client.BeginTransaction(); err != nil {
 		return unavailable("begin a transaction", err)
 	}
-	var mu sync.Mutex
-	var failed error
-	for _, r := range records {
-		s.client.Produce(ctx, r, func(_ *kgo.Record, err error) {
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				if failed == nil {
-					failed = err
-				}
-			}
-		})
-	}
-	if err := s.client.Flush(ctx); err != nil {
-		return unavailable("write verdicts", err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if failed != nil {
+	if err := eventlog.Produce(ctx, s.client, records); err != nil {
 		// Ending this transaction could look like success: with nothing written there is nothing to end.
-		return unavailable("write verdicts", failed)
+		return unavailable("write verdicts", err)
 	}
 	if err := s.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		return unavailable("commit verdicts", err)

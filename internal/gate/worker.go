@@ -9,9 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-
 	"seenby/domain"
+	"seenby/internal/eventlog"
 )
 
 // worker owns one partition for as long as the group assigns it: it opens it, judges, and opens it anew after
@@ -135,10 +134,8 @@ func (w *worker) session(ctx context.Context) (judged bool, err error) {
 	}
 }
 
-// fenced tells whether Kafka says that the transactional id is somebody else's now.
-func fenced(err error) bool {
-	return errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.ProducerFenced)
-}
+// fenced is eventlog.Fenced.
+func fenced(err error) bool { return eventlog.Fenced(err) }
 
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
