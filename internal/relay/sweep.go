@@ -2,10 +2,7 @@ package relay
 
 import (
 	"context"
-	"fmt"
 	"slices"
-
-	"github.com/jackc/pgx/v5"
 
 	"seenby/domain"
 	"seenby/projections"
@@ -37,21 +34,9 @@ WHERE (c.tenant, c.post) > (@tenant, @post)
 ORDER BY c.tenant, c.post
 LIMIT @limit`)
 
-// toldPosts gives a page of the posts of which something was told, in order.
+// toldPosts gives a page of the posts of which something was told; see projections.PostPage.
 func toldPosts(ctx context.Context, q projections.Querier, after domain.PostKey, limit int) ([]domain.PostKey, error) {
-	rows, err := q.Query(ctx, toldPostsSQL, pgx.NamedArgs{"tenant": string(after.Tenant), "post": string(after.Post), "limit": limit})
-	if err != nil {
-		return nil, fmt.Errorf("list posts that were told: %w", err)
-	}
-	keys := make([]domain.PostKey, 0, limit)
-	var key domain.PostKey
-	if _, err := pgx.ForEachRow(rows, []any{(*string)(&key.Tenant), (*string)(&key.Post)}, func() error {
-		keys = append(keys, key)
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("list posts that were told: %w", err)
-	}
-	return keys, nil
+	return projections.PostPage(ctx, q, toldPostsSQL, after, limit)
 }
 
 // lookAtEveryPost makes a page of posts due, where that is to be done, and once enough of the last ones are told.

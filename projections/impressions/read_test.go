@@ -2,7 +2,6 @@ package impressions_test
 
 import (
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 
@@ -76,26 +75,9 @@ func TestPosts(t *testing.T) {
 			seen(t, d, k, 2*shard, domain.Verdict{})
 		}
 	}
-	for limit := 1; limit <= len(want)+1; limit++ {
-		var got []domain.PostKey
-		for after := (domain.PostKey{}); ; after = got[len(got)-1] {
-			page, err := impressions.Posts(t.Context(), d.Pool, after, limit)
-			if err != nil || len(page) > limit {
-				t.Fatalf("%d of %d: %v", len(page), limit, err)
-			}
-			got = append(got, page...)
-			if len(page) < limit || len(got) > len(want) {
-				break
-			}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("in pages of %d: %v, want %v", limit, got, want)
-		}
-	}
-	page, err := impressions.Posts(t.Context(), d.Pool, domain.PostKey{Tenant: "acme", Post: "p2"}, 2) // not there
-	if err != nil || !slices.Equal(page, want[1:3]) {
-		t.Errorf("%v (%v)", page, err)
-	}
+	projectiontest.Pages(t, want, func(after domain.PostKey, limit int) ([]domain.PostKey, error) {
+		return impressions.Posts(t.Context(), d.Pool, after, limit)
+	})
 }
 
 // However many posts there are, a page reads the rows of its own.

@@ -42,16 +42,7 @@ WHERE (c.tenant, c.post) > (@tenant, @post)
 ORDER BY c.tenant, c.post
 LIMIT @limit`)
 
-// Posts gives a page of the posts that were seen, of all tenants, by tenant and id; after is the last one of the page
-// before, zero for the first page. Fewer than limit: there are no more.
+// Posts gives a page of the posts that were seen; see projections.PostPage.
 func Posts(ctx context.Context, q projections.Querier, after domain.PostKey, limit int) ([]domain.PostKey, error) {
-	rows, err := q.Query(ctx, postsSQL, pgx.NamedArgs{"tenant": string(after.Tenant), "post": string(after.Post), "limit": limit})
-	if err != nil {
-		return nil, fmt.Errorf("read posts with impressions: %w", err)
-	}
-	keys, err := pgx.CollectRows(rows, pgx.RowToStructByPos[domain.PostKey])
-	if err != nil {
-		return nil, fmt.Errorf("read posts with impressions: %w", err)
-	}
-	return keys, nil
+	return projections.PostPage(ctx, q, postsSQL, after, limit)
 }

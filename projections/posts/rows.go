@@ -41,16 +41,7 @@ WHERE p.baseline_as_of IS NOT NULL AND (p.tenant, p.post) > (@tenant, @post)
 ORDER BY p.tenant, p.post
 LIMIT @limit`)
 
-// BaselinePosts gives a page of the posts with imported counts, published here or not, of all tenants, by tenant and id;
-// after is the last one of the page before, zero for the first page. Fewer than limit: there are no more.
+// BaselinePosts gives a page of the posts with imported counts, published here or not; see projections.PostPage.
 func BaselinePosts(ctx context.Context, q projections.Querier, after domain.PostKey, limit int) ([]domain.PostKey, error) {
-	rows, err := q.Query(ctx, baselinePostsSQL, pgx.NamedArgs{"tenant": string(after.Tenant), "post": string(after.Post), "limit": limit})
-	if err != nil {
-		return nil, fmt.Errorf("read posts with imported counts: %w", err)
-	}
-	keys, err := pgx.CollectRows(rows, pgx.RowToStructByPos[domain.PostKey])
-	if err != nil {
-		return nil, fmt.Errorf("read posts with imported counts: %w", err)
-	}
-	return keys, nil
+	return projections.PostPage(ctx, q, baselinePostsSQL, after, limit)
 }

@@ -1,7 +1,6 @@
 package posts_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -44,26 +43,9 @@ func TestBaselinePosts(t *testing.T) {
 	if err := d.Deliver(t.Context(), posts.Projection{}, b); err != nil {
 		t.Fatal(err)
 	}
-	for limit := 1; limit <= len(want)+1; limit++ {
-		var got []domain.PostKey
-		for after := (domain.PostKey{}); ; after = got[len(got)-1] {
-			page, err := posts.BaselinePosts(t.Context(), d.Pool, after, limit)
-			if err != nil || len(page) > limit {
-				t.Fatalf("%d of %d: %v", len(page), limit, err)
-			}
-			got = append(got, page...)
-			if len(page) < limit || len(got) > len(want) {
-				break
-			}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("in pages of %d: %v, want %v", limit, got, want)
-		}
-	}
-	page, err := posts.BaselinePosts(t.Context(), d.Pool, domain.PostKey{Tenant: "acme", Post: "p2"}, 2) // not there
-	if err != nil || !slices.Equal(page, want[1:3]) {
-		t.Errorf("%v (%v)", page, err)
-	}
+	projectiontest.Pages(t, want, func(after domain.PostKey, limit int) ([]domain.PostKey, error) {
+		return posts.BaselinePosts(t.Context(), d.Pool, after, limit)
+	})
 }
 
 // However many posts there are, a page reads no further than it goes.
