@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"context"
 	"hash/maphash"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"seenby/domain"
 	"seenby/internal/webhook"
 	"seenby/projections"
-	"seenby/projections/posts"
 )
 
 // Core is asked what a core system has.
@@ -47,9 +45,6 @@ func (c Compared) Differs() bool {
 	return c.Core.Impressions != c.Told.Impressions || c.Core.Revision != c.Told.Revision
 }
 
-// above is the highest revision that either side knows.
-func (c Compared) above() int64 { return max(c.Core.Revision, c.Told.Revision) }
-
 // Pages reads all that a core system has, and hands it out compared, a page at a time.
 func (c Contact) Pages(ctx context.Context, tenant domain.TenantID, e webhook.Endpoint, each func([]Compared) error) error {
 	cursor := ""
@@ -82,11 +77,7 @@ func (c Contact) compare(ctx context.Context, tenant domain.TenantID, values []w
 	}
 	compared := make([]Compared, len(values))
 	err := c.Store.Snapshot(ctx, func(ctx context.Context, q projections.Querier) error {
-		counts, err := ReadCounts(ctx, q, keys)
-		if err != nil {
-			return err
-		}
-		baselines, err := posts.Baselines(ctx, q, keys)
+		counts, baselines, err := readCounts(ctx, q, keys)
 		if err != nil {
 			return err
 		}
@@ -105,18 +96,11 @@ func (c Contact) compare(ctx context.Context, tenant domain.TenantID, values []w
 // Resend asks for the counts of posts to be told again, above what the core has of them. A post may be among them twice:
 // pages may move while they are read.
 func (c Contact) Resend(ctx context.Context, of []Compared) error {
-	if len(of) == 0 {
-		return nil
-	}
-	of = slices.SortedFunc(slices.Values(of), func(a, b Compared) int {
-		return cmp.Or(cmp.Compare(a.Post.Tenant, b.Post.Tenant), cmp.Compare(a.Post.Post, b.Post.Post), cmp.Compare(b.above(), a.above()))
-	})
-	of = slices.CompactFunc(of, func(a, b Compared) bool { return a.Post == b.Post })
-	keys, partitions, above := make([]domain.PostKey, len(of)), make([]int32, len(of)), make([]int64, len(of))
+	wishes := make([]wish, len(of))
 	for i, one := range of {
-		keys[i], partitions[i], above[i] = one.Post, c.PartitionOf(one.Post), one.above()
+		wishes[i] = wish{one.Post, c.PartitionOf(one.Post), max(one.Core.Revision, one.Told.Revision)}
 	}
-	return c.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return Resend(ctx, tx, keys, partitions, above) })
+	return c.Store.InTx(ctx, func(ctx context.Context, tx projections.Tx) error { return resend(ctx, tx, wishes) })
 }
 
 // Reconciled says what a core system had.

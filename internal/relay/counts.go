@@ -13,7 +13,7 @@ import (
 )
 
 // passed tells, per partition, up to where all read models that are told from have folded it.
-func (t *teller) passed(ctx context.Context, q projections.Querier) (map[domain.Partition]int64, error) {
+func passed(ctx context.Context, q projections.Querier) (map[domain.Partition]int64, error) {
 	all, err := projections.Positions(ctx, q)
 	if err != nil {
 		return nil, err
@@ -52,31 +52,31 @@ func liveVersions(ctx context.Context, q projections.Querier) (string, error) {
 	return strings.Join(names, " "), nil
 }
 
-// ReadCounts reads the counts of posts from the live read models, as the api answers them; every key has some.
-func ReadCounts(ctx context.Context, q projections.Querier, keys []domain.PostKey) (map[domain.PostKey]domain.PostCounts, error) {
+// readCounts reads the counts of posts from the live read models, as the api answers them, and what of them was imported as
+// counts; every key has counts.
+func readCounts(ctx context.Context, q projections.Querier, keys []domain.PostKey) (counts map[domain.PostKey]domain.PostCounts, baselines map[domain.PostKey]domain.Baseline, err error) {
 	counted, err := impressions.Counts(ctx, q, keys)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	unique, err := uniqueviews.Counts(ctx, q, keys)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	elsewhere, err := posts.Baselines(ctx, q, keys)
-	if err != nil {
-		return nil, err
+	if baselines, err = posts.Baselines(ctx, q, keys); err != nil {
+		return nil, nil, err
 	}
 	asOf, err := projections.AsOf(ctx, q, impressions.Name, uniqueviews.Name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	counts := make(map[domain.PostKey]domain.PostCounts, len(keys))
+	counts = make(map[domain.PostKey]domain.PostCounts, len(keys))
 	for _, key := range keys {
-		c, base := counted[key], elsewhere[key]
+		c, base := counted[key], baselines[key]
 		counts[key] = domain.PostCounts{
 			Impressions: c.Impressions + base.Impressions, UniqueViewers: unique[key] + base.UniqueViewers,
 			Imported: c.ImportedImpressions + base.Impressions, AsOf: asOf,
 		}
 	}
-	return counts, nil
+	return counts, baselines, nil
 }

@@ -173,18 +173,15 @@ func (s *sender) run(ctx context.Context) {
 		if wait == 0 {
 			continue
 		}
+		kicked := s.kicked
+		if wait < lookEvery {
+			kicked = nil
+		}
 		look := time.NewTimer(wait)
-		if wait >= lookEvery {
-			select {
-			case <-ctx.Done():
-			case <-look.C:
-			case <-s.kicked:
-			}
-		} else {
-			select {
-			case <-ctx.Done():
-			case <-look.C:
-			}
+		select {
+		case <-ctx.Done():
+		case <-look.C:
+		case <-kicked:
 		}
 		look.Stop()
 	}
@@ -226,15 +223,14 @@ func (s *sender) step(ctx context.Context) (wait time.Duration, err error) {
 	if len(w.counts) == 0 {
 		return lookEvery, nil
 	}
-	ok, wait, err := s.call(ctx, w.health, w.counts)
-	switch {
-	case !ok || err != nil:
+	if ok, wait, err := s.call(ctx, w.health, w.counts); !ok || err != nil {
 		return wait, err
-	case len(w.counts) == s.size:
-		s.size = min(2*s.size, batchMax)
+	}
+	more := len(w.counts) == s.size
+	s.size = min(2*s.size, batchMax)
+	if more {
 		return 0, nil
 	}
-	s.size = min(2*s.size, batchMax)
 	return callEvery, nil
 }
 

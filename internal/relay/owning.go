@@ -29,6 +29,13 @@ type opened struct {
 	err   error
 }
 
+const (
+	// restFor is how long a partition is left alone that could not be opened or written.
+	restFor = time.Second
+	// stoppedFor is as good as for ever: nothing but a person and a restart helps.
+	stoppedFor = 24 * time.Hour
+)
+
 // openedMax is at least as many partitions as a topic can have.
 const openedMax = 1024
 
@@ -100,10 +107,10 @@ func (t *teller) takeOpened() (failed error) {
 func (t *teller) rest(part domain.Partition, err error) {
 	t.give(part)
 	t.failed[part] = err
-	wait := retryMost / 5
+	wait := restFor
 	switch domain.CodeOf(err) {
 	case domain.CodeDataLoss, domain.CodeMisconfigured:
-		wait = 24 * time.Hour
+		wait = stoppedFor
 		t.r.log.Error("relay: partition stopped; its posts are not told until the cause is removed and the relay restarted", "partition", part.Partition, "err", err)
 	case domain.CodeConflict:
 		wait = retryFenced

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -165,14 +166,7 @@ func latest(records []record) []record {
 			last[r.PostRef] = r
 		}
 	}
-	out := make([]record, 0, len(last))
-	for _, r := range last {
-		out = append(out, r)
-	}
-	slices.SortFunc(out, func(a, b record) int {
-		return cmp.Or(cmp.Compare(a.PostRef.Tenant, b.PostRef.Tenant), cmp.Compare(a.PostRef.Post, b.PostRef.Post))
-	})
-	return out
+	return slices.SortedFunc(maps.Values(last), func(a, b record) int { return comparePosts(a.PostRef, b.PostRef) })
 }
 
 var toldSQL = projections.SQL("relay.told", `
@@ -235,12 +229,34 @@ INSERT INTO relay_resends AS r (tenant, post, partition, above)
 SELECT * FROM unnest(@tenants::text[], @posts::text[], @partitions::integer[], @above::bigint[])
 ON CONFLICT (tenant, post) DO UPDATE SET above = GREATEST(r.above, EXCLUDED.above)`)
 
-// Resend asks for the counts of posts to be told again, each under a revision above the given one. partitions are those of
-// the posts in the topic impressions.
-func Resend(ctx context.Context, tx projections.Tx, keys []domain.PostKey, partitions []int32, above []int64) error {
+// wish is that the counts of a post be told again, under a revision above the given one.
+type wish struct {
+	post      domain.PostKey
+	partition int32 // of the post in the topic impressions
+	above     int64
+}
+
+// resend asks for the counts of posts to be told again. A post may be wished for more than once.
+func resend(ctx context.Context, tx projections.Tx, wishes []wish) error {
+	if len(wishes) == 0 {
+		return nil
+	}
+	wishes = slices.SortedFunc(slices.Values(wishes), func(a, b wish) int {
+		return cmp.Or(comparePosts(a.post, b.post), cmp.Compare(b.above, a.above))
+	})
+	wishes = slices.CompactFunc(wishes, func(a, b wish) bool { return a.post == b.post })
+	keys, partitions, above := make([]domain.PostKey, len(wishes)), make([]int32, len(wishes)), make([]int64, len(wishes))
+	for i, w := range wishes {
+		keys[i], partitions[i], above[i] = w.post, w.partition, w.above
+	}
 	tenants, posts := projections.PostKeyArgs(keys)
 	if _, err := tx.Exec(ctx, resendSQL, pgx.NamedArgs{"tenants": tenants, "posts": posts, "partitions": partitions, "above": above}); err != nil {
 		return fmt.Errorf("ask for counts to be sent again: %w", err)
 	}
 	return nil
+}
+
+// comparePosts orders posts as every relay writes them, so that two cannot deadlock.
+func comparePosts(a, b domain.PostKey) int {
+	return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Post, b.Post))
 }

@@ -3,8 +3,6 @@ package relay
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -87,7 +85,7 @@ WHERE p.tenant = @tenant AND p.endpoint = @endpoint AND p.post = @post AND p.mil
 // Redrive has parked items sent again: a milestone by its own call, a post's counts by telling them once more, under the next
 // revision.
 func Redrive(ctx context.Context, tx projections.Tx, tenant domain.TenantID, items []ParkedItem) error {
-	again := map[domain.PostID]ParkedItem{} // of all endpoints, the one with the highest revision
+	var wishes []wish
 	var calls []milestone
 	for _, one := range items {
 		args := endpointKey{tenant, one.Endpoint}.args()
@@ -95,27 +93,17 @@ func Redrive(ctx context.Context, tx projections.Tx, tenant domain.TenantID, ite
 		if _, err := tx.Exec(ctx, redrivenSQL, args); err != nil {
 			return fmt.Errorf("take up what was parked: %w", err)
 		}
-		if one.Milestone > 0 {
-			calls = append(calls, milestone{
-				item:   item{post: one.Post, partition: one.Partition, impressions: one.Impressions, revision: one.Revision, milestone: one.Milestone},
-				tenant: tenant, endpoint: one.Endpoint,
-			})
+		if one.Milestone == 0 {
+			wishes = append(wishes, wish{domain.PostKey{Tenant: tenant, Post: one.Post}, one.Partition, one.Revision})
 			continue
 		}
-		if have, ok := again[one.Post]; !ok || have.Revision < one.Revision {
-			again[one.Post] = one
-		}
+		calls = append(calls, milestone{
+			item:   item{post: one.Post, partition: one.Partition, impressions: one.Impressions, revision: one.Revision, milestone: one.Milestone},
+			tenant: tenant, endpoint: one.Endpoint,
+		})
 	}
-	var keys []domain.PostKey
-	var partitions []int32
-	var above []int64
-	for _, post := range slices.Sorted(maps.Keys(again)) {
-		keys, partitions, above = append(keys, domain.PostKey{Tenant: tenant, Post: post}), append(partitions, again[post].Partition), append(above, again[post].Revision)
-	}
-	if len(keys) > 0 {
-		if err := Resend(ctx, tx, keys, partitions, above); err != nil {
-			return err
-		}
+	if err := resend(ctx, tx, wishes); err != nil {
+		return err
 	}
 	return insertMilestones(ctx, tx, calls)
 }

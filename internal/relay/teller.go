@@ -157,12 +157,12 @@ func (t *teller) tell(ctx context.Context) error {
 
 // look reads, in one snapshot, how far the read models are and the counts of what is due by that.
 func (t *teller) look(ctx context.Context, q projections.Querier, now time.Time, asking bool) (v view, err error) {
-	passed, err := t.passed(ctx, q)
+	passed, err := passed(ctx, q)
 	if err != nil {
 		return v, err
 	}
 	t.marks.take(passed, func(post domain.PostKey) {
-		if (*t.mine.Load())[t.r.deps.PartitionOf(post)] {
+		if t.reading.mine(post) {
 			t.mark(post)
 		}
 	})
@@ -196,7 +196,7 @@ func (t *teller) look(ctx context.Context, q projections.Querier, now time.Time,
 	if v.told, err = Told(ctx, q, v.keys); err != nil {
 		return v, err
 	}
-	v.now, err = ReadCounts(ctx, q, v.keys)
+	v.now, _, err = readCounts(ctx, q, v.keys)
 	return v, err
 }
 

@@ -482,7 +482,7 @@ func TestResends(t *testing.T) {
 	o := w.relay(0, 1)
 	o.later()
 	err := w.store.InTx(t.Context(), func(ctx ctx, tx projections.Tx) error {
-		return Resend(ctx, tx, []domain.PostKey{key("p0"), key("q1"), key("none0")}, []int32{0, 1, 0}, []int64{99, 0, 0})
+		return resend(ctx, tx, []wish{{key("p0"), 0, 99}, {key("q1"), 1, 0}, {key("none0"), 0, 0}})
 	})
 	if err != nil {
 		t.Fatal(err)
