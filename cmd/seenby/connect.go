@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 
+	"seenby/domain"
 	"seenby/internal/config"
 	"seenby/internal/eventlog"
 	"seenby/internal/postgres"
@@ -44,4 +45,31 @@ func openStore(ctx context.Context, s config.Settings) (*postgres.Store, error) 
 
 func openSecret(s config.Settings) (*tenancy.Secret, error) {
 	return tenancy.NewSecret(s.Secret.Reveal())
+}
+
+// openCurrentStore opens PostgreSQL for a command, and refuses a schema that is not this program's.
+func openCurrentStore(ctx context.Context, s config.Settings) (*postgres.Store, error) {
+	store, err := openStore(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.CheckSchema(ctx); err != nil {
+		store.Close()
+		return nil, err
+	}
+	return store, nil
+}
+
+// openTenant gives what stands on the topic tenants, and what a command needs to act for an open tenant.
+func openTenant(ctx context.Context, s config.Settings, log *eventlog.Log, tenant domain.TenantID) (*domain.Installation, tenancy.TenantHandle, error) {
+	secret, err := openSecret(s)
+	if err != nil {
+		return nil, tenancy.TenantHandle{}, err
+	}
+	in, err := log.Installation(ctx)
+	if err != nil {
+		return nil, tenancy.TenantHandle{}, err
+	}
+	handle, err := tenancy.OpenTenant(in, secret, tenant)
+	return in, handle, err
 }

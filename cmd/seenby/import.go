@@ -14,7 +14,6 @@ import (
 	"seenby/internal/erasure"
 	"seenby/internal/eventlog"
 	"seenby/internal/importer"
-	"seenby/internal/tenancy"
 )
 
 type importCommand struct {
@@ -35,27 +34,16 @@ func (c importCommand) Run(env *environment) error {
 		return err
 	}
 	defer log.Close()
-	secret, err := openSecret(s)
-	if err != nil {
-		return err
-	}
 	logger, err := env.logger(s)
 	if err != nil {
 		return err
 	}
-	store, err := openStore(env.ctx, s)
+	store, err := openCurrentStore(env.ctx, s)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	if err := store.CheckSchema(env.ctx); err != nil {
-		return err
-	}
-	in, err := log.Installation(env.ctx)
-	if err != nil {
-		return err
-	}
-	tenant, err := tenancy.OpenTenant(in, secret, domain.TenantID(c.Tenant))
+	_, tenant, err := openTenant(env.ctx, s, log, domain.TenantID(c.Tenant))
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -46,20 +45,10 @@ func (c ofTenant) contact(env *environment) (*contact, error) {
 }
 
 func (t *contact) open(s config.Settings, tenant domain.TenantID) (err error) {
-	if t.store, err = openStore(t.env.ctx, s); err != nil {
+	if t.store, err = openCurrentStore(t.env.ctx, s); err != nil {
 		return err
 	}
-	if err := t.store.CheckSchema(t.env.ctx); err != nil {
-		return err
-	}
-	secret, err := openSecret(s)
-	if err != nil {
-		return err
-	}
-	if t.in, err = t.log.Installation(t.env.ctx); err != nil {
-		return err
-	}
-	if t.tenant, err = tenancy.OpenTenant(t.in, secret, tenant); err != nil {
+	if t.in, t.tenant, err = openTenant(t.env.ctx, s, t.log, tenant); err != nil {
 		return err
 	}
 	t.partitions = t.in.Partitions[domain.TopicImpressions]
@@ -188,39 +177,39 @@ const (
 
 // importBaselines appends what is missing, and waits until it is what would be told.
 func (t *contact) importBaselines(of []relay.Compared) error {
-	newEventID := func() (id [16]byte) {
-		_, _ = io.ReadFull(t.env.rand, id[:]) // crypto/rand does not fail
-		return id
-	}
 	for batch := range slices.Chunk(of, baselineBatch) {
-		if _, err := t.log.Append(t.env.ctx, relay.Baselines(batch, t.env.now(), newEventID)...); err != nil {
+		if _, err := t.log.Append(t.env.ctx, relay.Baselines(batch, t.env.now(), newID)...); err != nil {
 			return err
 		}
 	}
-	begun := t.env.now()
+	until := t.env.now().Add(baselineWait)
 	for batch := range slices.Chunk(of, baselineBatch) {
-		for {
-			waiting, err := t.notTold(batch)
-			if err != nil || waiting == 0 {
-				if err != nil {
-					return err
-				}
-				break
-			}
-			if t.env.now().Sub(begun) > baselineWait {
-				return domain.Errorf(domain.CodeUnavailable, "the baselines are imported, but %d posts are not told yet: does a process with the roles projector and relay run? Then enable again", waiting)
-			}
-			select {
-			case <-t.env.ctx.Done():
-				return context.Cause(t.env.ctx)
-			case <-time.After(baselineStep):
-			}
+		if err := t.awaitTold(batch, until); err != nil {
+			return err
 		}
 	}
 	if len(of) > 0 {
 		t.env.printf("imported %s baselines\n", grouped(int64(len(of))))
 	}
 	return nil
+}
+
+// awaitTold waits until none of the posts stands lower on the topic impressions than the core has it.
+func (t *contact) awaitTold(of []relay.Compared, until time.Time) error {
+	for {
+		waiting, err := t.notTold(of)
+		if err != nil || waiting == 0 {
+			return err
+		}
+		if t.env.now().After(until) {
+			return domain.Errorf(domain.CodeUnavailable, "the baselines are imported, but %d posts are not told yet: does a process with the roles projector and relay run? Then enable again", waiting)
+		}
+		select {
+		case <-t.env.ctx.Done():
+			return context.Cause(t.env.ctx)
+		case <-time.After(baselineStep):
+		}
+	}
 }
 
 // notTold is how many of the posts stand lower on the topic impressions than the core has them.

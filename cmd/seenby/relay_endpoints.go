@@ -243,15 +243,7 @@ func (c endpointsSecretCommand) Run(env *environment) error {
 		return err
 	}
 	defer log.Close()
-	secret, err := openSecret(s)
-	if err != nil {
-		return err
-	}
-	in, err := log.Installation(env.ctx)
-	if err != nil {
-		return err
-	}
-	handle, err := tenancy.OpenTenant(in, secret, c.id())
+	in, handle, err := openTenant(env.ctx, s, log, c.id())
 	if err != nil {
 		return err
 	}

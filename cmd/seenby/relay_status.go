@@ -104,15 +104,7 @@ func (env *environment) relayStore(dataDir string) (*postgres.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := openStore(env.ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	if err := store.CheckSchema(env.ctx); err != nil {
-		store.Close()
-		return nil, err
-	}
-	return store, nil
+	return openCurrentStore(env.ctx, s)
 }
 
 // parkedSelection chooses parked items by what they have in common.
